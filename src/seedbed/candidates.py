@@ -1,0 +1,94 @@
+"""The candidates step: one stream of prompts to the engine, finished rows to the journal at once, parts cut from it.
+
+Parts are units of commit, not of batching. A part holds PART_ROWS rows in order of index (the last of a call may hold fewer) and is
+never rewritten; a longer run adds parts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from seedbed.progress import bar
+from seedbed.store import Journal, read_parts, write_part
+from seedbed.types import Candidate, Completion, Prompt, Row, Sample, Sampling, Session, Teacher
+
+PART_ROWS = 500
+
+
+def rows_done(folder: Path) -> int:
+    """Rows in the committed parts; parts hold rows 0, 1, 2, ... without gaps."""
+    return sum(1 for _ in read_parts(folder)) if folder.is_dir() else 0
+
+
+def read_candidates(folder: Path, count: int) -> list[Candidate]:
+    """Candidates of the first `count` rows, in order."""
+    return [Candidate(**c) for record in read_parts(folder) if record["index"] < count for c in record["candidates"]]
+
+
+def complete(
+    folder: Path, teacher: Teacher, session: Session, sample: Sample, count: int, seed: int, sampling: Sampling, part_rows: int = PART_ROWS
+) -> None:
+    """Brings the folder to `count` rows, from wherever an earlier call stopped."""
+    done = rows_done(folder)
+    if done >= count:
+        return
+    path = folder / "journal.jsonl"
+    with closing(Journal(path)) as journal, bar("generate", count) as update:
+        rows = {row.index: row for row in teacher.rows(sample, count, seed) if row.index >= done}
+        for record in journal.records:
+            if record["index"] in rows:
+                row = rows[record["index"]]
+                rows[row.index] = replace(row, turns=(*row.turns, Completion(**record["completion"])))
+        waiting = deque(rows)
+        finished: dict[int, Row] = {}
+        cut, tokens = _Cutter(folder, teacher, done, part_rows), 0
+        while waiting:
+            for index, completion in session.complete(_stream(rows, waiting, finished, teacher), sampling):
+                journal.add({"index": index, "completion": asdict(completion)})
+                rows[index] = replace(rows[index], turns=(*rows[index].turns, completion))
+                waiting.appendleft(index)  # its next turn, or the finding that there is none
+                cut.full_parts(finished)
+                tokens += completion.tokens
+                update(done + len(finished), f"{tokens:,} tokens")
+        cut.full_parts(finished)
+        cut.rest(finished, count)
+    path.unlink()
+
+
+def _stream(rows: dict[int, Row], waiting: deque[int], finished: dict[int, Row], teacher: Teacher) -> Iterator[tuple[int, Prompt]]:
+    """The next prompt of each waiting row; a row that has none is finished."""
+    while waiting:
+        index = waiting.popleft()
+        prompt = teacher.prompt(rows[index])
+        if prompt is None:
+            finished[index] = rows[index]
+        else:
+            yield index, prompt
+
+
+class _Cutter:
+    """Writes finished rows to parts, in order of index."""
+
+    def __init__(self, folder: Path, teacher: Teacher, start: int, part_rows: int) -> None:
+        self.folder, self.teacher, self.next, self.part_rows = folder, teacher, start, part_rows
+        self.parts = len(list(folder.glob("part-*.parquet")))
+
+    def full_parts(self, finished: dict[int, Row]) -> None:
+        while all(i in finished for i in range(self.next, self.next + self.part_rows)):
+            self._cut(finished, self.next + self.part_rows)
+
+    def rest(self, finished: dict[int, Row], count: int) -> None:
+        if self.next < count:
+            self._cut(finished, count)
+
+    def _cut(self, finished: dict[int, Row], stop: int) -> None:
+        records: list[dict[str, Any]] = [
+            {"index": i, "candidates": [asdict(c) for c in self.teacher.read(finished[i])]} for i in range(self.next, stop)
+        ]
+        write_part(self.folder / f"part-{self.parts:05d}.parquet", records)
+        self.next, self.parts = stop, self.parts + 1

@@ -1,0 +1,94 @@
+"""Names -> places, lazily: the one list of what ships. A plug-in is `package.module:Class` or `file.py:Class`; nothing is registered."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from seedbed.errors import ComponentError, did_you_mean
+
+CATALOG: dict[str, dict[str, str]] = {
+    "generator": {
+        "soft": "seedbed.generators.soft:Soft",
+        "hard": "seedbed.generators.hard:Hard",
+    },
+    "engine": {
+        "local": "seedbed.engines.local:Local",
+        "toy": "seedbed.engines.toy:Toy",
+    },
+    "filter": {
+        "form": "seedbed.filters.form:Form",
+        "dedup": "seedbed.filters.dedup:Dedup",
+        "overlap": "seedbed.filters.overlap:Overlap",
+    },
+    "metric": {
+        "mauve": "seedbed.metrics.mauve:Mauve",
+        "memorisation": "seedbed.metrics.memorisation:Memorisation",
+    },
+    "student": {
+        "linear": "seedbed.students.linear:Linear",
+    },
+}
+METHODS = {
+    "generator": ("fit", "load"),
+    "engine": ("open",),
+    "filter": ("judge",),
+    "metric": ("measure",),
+    "student": ("learn", "supports"),
+}
+
+
+def find(role: str, kind: str, base: Path = Path()) -> type[Any]:
+    """The class that `kind` names. base: folder that a plug-in file's path is relative to. Raises ComponentError."""
+    shipped = CATALOG[role]
+    place = shipped.get(kind, kind)
+    module_name, colon, class_name = place.rpartition(":")
+    if not colon:
+        allowed = f"{', '.join(shipped)}, package.module:Class or file.py:Class"
+        raise ComponentError(f"[{role}] kind = {kind!r} is unknown. Allowed: {allowed}.{did_you_mean(kind, shipped)}")
+    module = _module(role, module_name, base)
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type):
+        raise ComponentError(f"[{role}] kind = {kind!r}: {module_name} has no class {class_name!r}.")
+    if not dataclasses.is_dataclass(found):
+        raise ComponentError(f"[{role}] kind = {kind!r}: {class_name} must be a frozen dataclass whose fields are its settings.")
+    missing = [m for m in METHODS[role] if not callable(getattr(found, m, None))]
+    if missing:
+        raise ComponentError(f"[{role}] kind = {kind!r}: {class_name} is no {role}: it lacks the method {missing[0]!r}.")
+    return found
+
+
+def _module(role: str, name: str, base: Path) -> Any:
+    if not name.endswith(".py"):
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise ComponentError(f"[{role}] {name} cannot be imported: {error}. Is it installed in this environment?") from error
+    path = (base / name).resolve()
+    if not path.is_file():
+        raise ComponentError(f"[{role}] the plug-in file {name} does not exist in {base.resolve()}.")
+    key = f"seedbed_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(key, path)
+    assert spec is not None and spec.loader is not None  # a .py file always has a loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[key] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[key]
+        raise ComponentError(f"[{role}] the plug-in {name} fails to load: {type(error).__name__}: {error}") from error
+    return module
+
+
+def identity(role: str, kind: str, base: Path = Path()) -> str:
+    """What stands for a component's code in fingerprints: kind and version, and for a plug-in file its bytes."""
+    found = find(role, kind, base)
+    code = ""
+    if kind not in CATALOG[role] and ".py:" in kind:
+        code = hashlib.sha256((base / kind.rpartition(":")[0]).read_bytes()).hexdigest()[:16]
+    return f"{role}:{kind}:{getattr(found, 'version', 1)}:{code}"

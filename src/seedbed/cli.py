@@ -1,0 +1,191 @@
+"""The command line: verbs that read a recipe, call the API and print. Exit status: 0 done, 1 failed, 2 bad usage or recipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seedbed.errors import RecipeError, SeedbedError
+
+if TYPE_CHECKING:
+    from seedbed.recipe import Recipe
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Grow a training set from a few real examples, and prove it."
+)
+
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe (TOML).")]
+Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. generator.tokens=32.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Last line of output: one JSON object.")]
+
+
+def main() -> None:
+    """Entry point; errors of seedbed are printed without a traceback."""
+    try:
+        app()
+    except RecipeError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        print(f"{len(error.problems)} problem{'s' * (len(error.problems) > 1)}.", file=sys.stderr)
+        sys.exit(2)
+    except SeedbedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+@contextmanager
+def _interruptible(command: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nStopped. What is finished is kept; go on with the same command:\n  {command}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="A labelled file: CSV, JSONL(.gz) or Parquet.")],
+    task: Annotated[str | None, typer.Option(help="Kind of task; guessed when not given.")] = None,
+    inputs: Annotated[str | None, typer.Option(help="Input columns, separated by commas.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
+) -> None:
+    """Print a commented recipe guessed from a labelled file."""
+    from seedbed.init import recipe_for
+
+    print(recipe_for(file, task, inputs.split(",") if inputs else None, target), end="")
+
+
+@app.command()
+def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer copies it)
+    """Name every problem of a recipe and its data at once."""
+    from seedbed.data import load_sample
+
+    loaded = _load(recipe, sets)
+    sample = load_sample(loaded.sample, loaded.task, loaded.seed, loaded.base)
+    print(f"{recipe}: good. fit {len(sample.fit)}, dev {len(sample.dev)}, test {len(sample.test)} rows; {len(sample.task.labels)} labels.")
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
+    sets: Sets = [],  # noqa: B006
+    replace: Annotated[bool, typer.Option("--replace", help="Make another recipe's results in the same folder anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """From sample to dataset, numbers and report; go on after a stop with the same command."""
+    from seedbed.run import run as carry_out
+
+    loaded = _load(recipe, sets)
+    with _interruptible("seedbed " + " ".join(sys.argv[1:])):
+        done = carry_out(loaded, out, replace=replace)
+    _print_scores(done.scores)
+    print(f"\n{done.verdict}\n\nReport  {done.folder / 'report.html'}\nDataset {done.folder / 'dataset'}")
+    if as_json:
+        print(json.dumps({"folder": str(done.folder), "verdict": done.verdict, **done.scores}))
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="A run folder, OUT/<name>.")],
+    step: Annotated[str | None, typer.Argument(help="A step: sample, teacher, candidates, kept, dropped or scores.")] = None,
+    n: Annotated[int, typer.Option("-n", help="Rows to show.", min=1)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """State, numbers and rows of a run."""
+    from seedbed.show import rows_of, state_of
+
+    if step is None:
+        state = state_of(folder)
+        for name, what in state["steps"].items():
+            print(f"{name:24} {what}")
+        if state["scores"]:
+            _print_scores(state["scores"])
+        if as_json:
+            print(json.dumps(state))
+        return
+    rows = rows_of(folder, step, n)
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False) if as_json else "\n".join(f"{k}: {v}" for k, v in row.items()) + "\n")
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Every component that ships, by role."""
+    from seedbed.catalog import CATALOG
+
+    for role, kinds in CATALOG.items():
+        print(f"{role:10} {', '.join(kinds)}")
+    if as_json:
+        print(json.dumps({role: list(kinds) for role, kinds in CATALOG.items()}))
+
+
+@app.command()
+def explain(kind: Annotated[str, typer.Argument(help="A component's name, e.g. soft, or role:name.")], as_json: AsJson = False) -> None:
+    """What a component does, and its settings with defaults."""
+    from seedbed.show import explanation
+
+    found = explanation(kind)
+    print(f"{found['role']} {found['kind']} (version {found['version']})\n\n{found['text']}\n")
+    for name, setting in found["settings"].items():
+        print(f"  {name} = {json.dumps(setting)}")
+    if as_json:
+        print(json.dumps(found))
+
+
+@app.command()
+def env(as_json: AsJson = False) -> None:
+    """Versions, processor, memory and devices: what a bug report needs."""
+    from seedbed.show import environment
+
+    found = environment()
+    for name, value in found.items():
+        print(f"{name:24} {value}")
+    if as_json:
+        print(json.dumps(found))
+
+
+def _load(path: Path, sets: list[str]) -> Recipe:
+    from seedbed import recipe
+
+    return recipe.load(path, sets)
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def _print_scores(scores: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, counts = Console(), scores["counts"]
+    dropped = ", ".join(f"{k} {v}" for k, v in counts["dropped"].items()) or "none"
+    console.print(f"{counts['candidates']} candidates, {counts['kept']} kept. Dropped: {dropped}.", highlight=False)
+    table = Table("measure", "value", "95 % interval", "real vs real", "n", box=None, pad_edge=False)
+    unmeasured: dict[str, list[str]] = {}
+    for m in scores["measures"]:
+        if m["value"] is None:
+            unmeasured.setdefault(m["note"], []).append(m["name"])
+        else:
+            table.add_row(m["name"], _number(m["value"]), _interval(m), _number(m["real"]), str(m["n"]))
+    for name, arm in ((scores["gain"] or {}).get("arms") or {}).items():
+        if arm["mean"] is not None:
+            table.add_row(f"{scores['gain']['metric']} {name}", _number(arm["mean"]), _interval(arm), "", str(arm["n_train"]))
+    console.print(table)
+    for note, names in unmeasured.items():
+        console.print(f"not measured: {', '.join(names)}: {note}", highlight=False)
+
+
+def _interval(numbers: dict[str, Any]) -> str:
+    return f"{_number(numbers['low'])} to {_number(numbers['high'])}" if numbers["low"] is not None else "-"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What keeps or drops a candidate, with a reason: one file each."""

@@ -1,0 +1,290 @@
+"""The gain: did the synthetic rows help? One student, trained with and without them, scored on the same real test rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+
+from seedbed.stats import DRAWS, Difference, equal_draw, paired_difference
+from seedbed.task import Task
+from seedbed.types import Example, Sample, Student, seed_for
+
+Unit = Callable[[str, Callable[[], Any]], Any]
+Scorer = Callable[[int, np.ndarray], float]
+"""(seed index, indices of blocks of test rows, repeats allowed) -> points of one arm."""
+
+MIN_TEST = 100
+FULL_ROWS = 2000
+"""The most real rows of the `full` arm and of the real-only curve."""
+FRACTIONS = (0.25, 0.5, 1.0)
+SLOW_DRAWS = 300
+"""Bootstrap draws where a score has to be computed anew from the texts (BLEU)."""
+RATIOS = ("accuracy", "exact_match", "f1a")
+FEWEST_BLOCKS = 4
+"""So many test rows must change, all for the better, before a percentile interval can leave out 0: exp(-4) < 0.025 < exp(-3)."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Points (0 to 100), mean over the seeds, with a 95 % interval over test rows and seeds; None where not measured."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    seeds: int
+    n_train: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"mean": self.mean, "low": self.low, "high": self.high, "seeds": self.seeds, "n_train": self.n_train}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """`difference` is both - real, in points. curve: {"arm", "volume", "n_train", "mean", "low", "high", "seeds"} by arm and n_train.
+
+    volume: of `both`, synthetic rows / (fit + dev); of `real` and `full`, real rows / fit. smallest_detectable: the points that a true
+    gain needs to be seen 4 times of 5 (`stats.Z_POWER`), and no fewer than `FEWEST_BLOCKS` test rows are worth. note: why a part is
+    None, or where the curve is flat and how many real rows the synthetic ones are worth.
+    """
+
+    metric: str
+    arms: Mapping[str, Arm]
+    difference: Difference | None
+    smallest_detectable: float | None
+    curve: tuple[Mapping[str, Any], ...]
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The `gain` of scores.json."""
+        d = self.difference
+        return {
+            "metric": self.metric,
+            "arms": {name: arm.to_json() for name, arm in self.arms.items()},
+            "difference": {"mean": d and d.mean, "low": d and d.low, "high": d and d.high},
+            "smallest_detectable": self.smallest_detectable,
+            "curve": [dict(entry) for entry in self.curve],
+            "note": self.note,
+        }
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        d = self.difference
+        if d is None:
+            return f"the gain could not be measured: {self.note}"
+        if d.low > 0:
+            return f"real + synthetic beats real by {d.mean:.1f} points (95 % interval {d.low:.1f} to {d.high:.1f})"
+        if d.high < 0:
+            return f"real + synthetic is worse than real by {-d.mean:.1f} points (95 % interval {-d.high:.1f} to {-d.low:.1f})"
+        return f"no gain could be shown; the smallest gain this test could show is {self.smallest_detectable:.1f} points"
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One training set: so many real and synthetic rows."""
+
+    arm: str
+    volume: float
+    real: int
+    synthetic: int
+
+    @property
+    def n_train(self) -> int:
+        return self.real + self.synthetic
+
+
+def measure_gain(
+    sample: Sample,
+    kept: Sequence[Example],
+    student: Student,
+    seed: int,
+    *,
+    seeds: int = 3,
+    volumes: Sequence[float] = (0.5, 1, 2, 5, 10, 20),
+    unit: Unit = lambda name, make: make(),
+) -> Gain:
+    """Trains on fit (real), on kept (synthetic), on both, and on fit + more (full; `FULL_ROWS` rows at most), and scores on test.
+
+    A seed redraws which rows a part of a set has, and is the student's own. A whole set has nothing to redraw: there a student that
+    draws no random number gives the same answers for every seed, and the interval holds the test rows' uncertainty alone. dev goes to
+    the student for its choices; test rows go to no `learn`. volumes: synthetic rows per row of fit + dev, for the curve.
+    unit(name, make): gives make()'s value (the predictions on test, a list of strings), or what it gave under that name before.
+    Nothing is measured, with the reason in `note`: plain tasks, tests under `MIN_TEST` rows, a student that cannot do the task.
+    """
+    metric, reason = _decisive(sample, student)
+    heads = _heads(sample, len(kept))
+    if reason:
+        return Gain(metric, {name: Arm(None, None, None, 0, p.n_train) for name, p in heads.items()}, None, None, (), reason)
+    ruler = _Ruler(sample.task, sample.test, metric, seed_for(seed, "gain", "bootstrap"))
+    points = _points(sample, len(kept), volumes, heads)
+    scorers: dict[_Point, Scorer] = {}
+    for point in points:
+        scorers[point] = ruler.scorer([_predict(sample, kept, student, point, seed, s, unit) for s in range(seeds)])
+    measured = {p: Arm(*ruler.interval(scorers[p], seeds), seeds, p.n_train) for p in points}
+    arms = {name: measured[p] if p in measured else Arm(None, None, None, 0, p.n_train) for name, p in heads.items()}
+    curve = tuple({"arm": p.arm, "volume": p.volume, **measured[p].to_json()} for p in points if p.arm != "synthetic")
+    if not kept:
+        return Gain(metric, arms, None, None, curve, "no synthetic rows were kept")
+    difference = ruler.difference(scorers[heads["real"]], scorers[heads["both"]], seeds)
+    note = [_flat(points, scorers, measured, ruler, seeds), _worth(points, measured, heads["both"], difference)]
+    smallest = max(difference.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)
+    return Gain(metric, arms, difference, smallest, curve, "; ".join(part for part in note if part))
+
+
+def _decisive(sample: Sample, student: Student) -> tuple[str, str]:
+    """(the metric that decides, why it cannot be measured or "")."""
+    task = sample.task
+    if not task.target:
+        return "score", f"a {task.kind} task has no target to predict"
+    first = task.score([str(e.fields[task.target]) for e in sample.test], sample.test)[0]
+    if len(sample.test) < MIN_TEST:
+        return first.name, f"a gain needs at least {MIN_TEST} test rows, got {len(sample.test)}"
+    if not sample.fit:
+        return first.name, "there is no fit row to train on"
+    return first.name, student.supports(task) or ("" if first.value is not None else first.note)
+
+
+def _heads(sample: Sample, kept: int) -> dict[str, _Point]:
+    """The arms: everything there is of each. `full` only where there are real rows left over."""
+    fit, n = len(sample.fit), max(1, sample.n)
+    heads = {
+        "real": _Point("real", 1.0, fit, 0),
+        "synthetic": _Point("synthetic", kept / n, 0, kept),
+        "both": _Point("both", kept / n, fit, kept),
+    }
+    full = min(fit + len(sample.more), FULL_ROWS)
+    return heads | ({"full": _Point("full", full / fit, full, 0)} if 0 < fit < full else {})
+
+
+def _points(sample: Sample, kept: int, volumes: Sequence[float], heads: Mapping[str, _Point]) -> list[_Point]:
+    """All training sets: the arms and the curve's. Real ones double from fit up to `full`: wide gaps would make a poor interpolation."""
+    fit = len(sample.fit)
+    parts = [max(1, round(f * fit)) for f in FRACTIONS]
+    if "full" in heads:
+        parts += [fit * 2**k for k in range(1, 11) if fit * 2**k < heads["full"].real]
+    points = [_Point("real", rows / fit, rows, 0) for rows in sorted(set(parts))] + [heads[name] for name in heads if name == "full"]
+    if kept:
+        sizes = {round(v * sample.n) for v in volumes} | {kept}
+        points += [heads["synthetic"]] + [_Point("both", m / sample.n, fit, m) for m in sorted(sizes) if 0 < m <= kept]
+    return points
+
+
+def _predict(sample: Sample, kept: Sequence[Example], student: Student, point: _Point, seed: int, s: int, unit: Unit) -> list[str]:
+    """One unit: the predictions on test of a student trained on one training set, under seed number s."""
+
+    def make() -> list[str]:
+        fit, draw = len(sample.fit), seed_for(seed, "gain", s)
+        rows = equal_draw(sample.fit, min(point.real, fit), draw) + equal_draw(sample.more, max(0, point.real - fit), draw)
+        rows += equal_draw(kept, point.synthetic, draw)
+        return list(student.learn(sample.task, rows, sample.dev, draw).predict(sample.test))
+
+    return cast("list[str]", unit(f"{point.arm}/{point.n_train}/{s}", make))
+
+
+@dataclass(frozen=True)
+class _Ruler:
+    """Scores on resampled test rows. Rows of one `task.group` are one block, drawn together: they are not independent."""
+
+    task: Task
+    test: tuple[Example, ...]
+    metric: str
+    seed: int
+
+    @cached_property
+    def block_of(self) -> np.ndarray:
+        """int (rows,): the block each test row is in."""
+        keys = [e.fields[self.task.group] if self.task.group else i for i, e in enumerate(self.test)]
+        number = {key: b for b, key in enumerate(dict.fromkeys(keys))}
+        return np.array([number[key] for key in keys])
+
+    @cached_property
+    def blocks(self) -> int:
+        return int(self.block_of.max()) + 1
+
+    @property
+    def draws(self) -> int:
+        return DRAWS if self.metric in RATIOS else SLOW_DRAWS
+
+    def scorer(self, runs: Sequence[Sequence[str]]) -> Scorer:
+        """runs: one list of predictions a seed."""
+        block_of = self.block_of
+        if self.metric in RATIOS:
+            # Two flat arrays a run: summing what a draw picked is then 8 times faster than from one (blocks, 2).
+            sums = [[np.bincount(block_of, part) for part in self._parts(predictions).T] for predictions in runs]
+
+            def ratio(s: int, picked: np.ndarray) -> float:
+                top, bottom = (float(part.take(picked).sum()) for part in sums[s])
+                return 100 * top / bottom if bottom else 0.0
+
+            return ratio
+        members = [np.flatnonzero(block_of == b) for b in range(self.blocks)]
+
+        def anew(s: int, picked: np.ndarray) -> float:
+            rows = np.concatenate([members[b] for b in picked])
+            value = self.task.score([runs[s][i] for i in rows], [self.test[i] for i in rows])[0].value
+            return math.nan if value is None else value
+
+        return anew
+
+    def _parts(self, predictions: Sequence[str]) -> np.ndarray:
+        """float (rows, 2) whose column sums divide into the score: hits over rows, or F1a = 2 TP / (predicted true + really true)."""
+        gold = [str(e.fields[str(self.task.target)]) for e in self.test]
+        if self.metric == "f1a":
+            pairs = [(p == "true", g == "true") for p, g in zip(predictions, gold, strict=True)]
+            return np.array([(2.0 * (p and g), float(p) + float(g)) for p, g in pairs])
+        if self.task.has_labels:
+            return np.array([(float(p == g), 1.0) for p, g in zip(predictions, gold, strict=True)])
+        alone = [self.task.score([p], [e])[0].value or 0.0 for p, e in zip(predictions, self.test, strict=True)]
+        return np.array([(points / 100, 1.0) for points in alone])
+
+    def interval(self, score: Scorer, seeds: int) -> tuple[float, float, float]:
+        """(mean, low, high) of one arm: its difference from an arm that always scores 0."""
+        d = paired_difference(1, seeds, self.blocks, lambda s, picked: 0.0, score, self.seed, self.draws)
+        return d.mean, d.low, d.high
+
+    def difference(self, a: Scorer, b: Scorer, seeds: int) -> Difference:
+        return paired_difference(seeds, seeds, self.blocks, a, b, self.seed, self.draws)
+
+
+def _flat(points: Sequence[_Point], scorers: Mapping[_Point, Scorer], measured: Mapping[_Point, Arm], ruler: _Ruler, seeds: int) -> str:
+    """The smallest volume that cannot be told apart from the best one, in words; real rows alone are volume 0."""
+    steps = [p for p in points if (p.arm, p.volume) == ("real", 1.0)] + [p for p in points if p.arm == "both"]
+    best = max(steps, key=lambda p: measured[p].mean or 0.0)
+    first = next(p for p in steps if p is best or ruler.difference(scorers[p], scorers[best], seeds).low <= 0)
+    if first is steps[0]:
+        return "flat from the start: no volume of synthetic rows could be shown to beat the real rows alone"
+    at = f"{first.volume:.3g} times the real rows ({first.synthetic} synthetic)"
+    if first is steps[-1]:
+        return f"not flat yet: {at}, the largest volume, beats every smaller one"
+    if first is best:
+        return f"flat from {at} on: no larger volume did better"
+    return f"flat from {at} on: more could not be told apart from the best, {best.volume:.3g} times ({best.synthetic} synthetic)"
+
+
+def _worth(points: Sequence[_Point], measured: Mapping[_Point, Arm], both: _Point, difference: Difference) -> str:
+    """How many real rows the synthetic ones are worth; "" where no difference was shown or the real-only curve does not reach the score."""
+    known = [(p.n_train, measured[p].mean or 0.0) for p in points if p.arm in ("real", "full")]
+    score = measured[both].mean or 0.0
+    rows = _reach(known, score)
+    if rows is None or difference.low <= 0 <= difference.high:
+        return ""
+    start = score - difference.mean
+    low, high = _reach(known, start + difference.low), _reach(known, start + difference.high)
+    spread = f" ({low:.0f} to {high:.0f})" if low and high else ""
+    return f"your {both.real} training rows + {both.synthetic} synthetic behave like {rows:.0f} real rows{spread}"
+
+
+def _reach(known: Sequence[tuple[int, float]], score: float) -> float | None:
+    """The fewest rows at which the curve (rows, points), straight in log rows, reaches the score; None where it does not cover it."""
+    if known[0][1] > score:
+        return None
+    for (n, low), (more, high) in pairwise(known):
+        if high >= score:
+            return n * (more / n) ** ((score - low) / (high - low)) if high > low else float(n)
+    return None

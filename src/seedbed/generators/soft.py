@@ -1,0 +1,193 @@
+"""SoftSRV (DeSalvo et al., arXiv 2410.16534): a frozen language model steered by learned contextual soft prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from seedbed.errors import DataError, ModelError
+from seedbed.task import Task, read_candidate
+from seedbed.types import Candidate, Example, ModelRef, Prompt, Row, Sample, SoftRef, seed_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from seedbed.lm.load import LM
+    from seedbed.lm.prompts import SoftPrompt
+    from seedbed.lm.train import Text
+
+FORMS: tuple[Literal["nsp", "mp", "mc"], ...] = ("nsp", "mp", "mc")
+DEV_TEXTS = 512
+"""Dev texts that the loss is read on, at most."""
+
+
+@dataclass(frozen=True)
+class Soft:
+    """Contextual soft prompts on a frozen model.
+
+    prompt: nsp (one matrix), mp (k matrices mixed by a gate), mc (a network of the context), or auto (the best of the three on dev).
+    tokens: soft tokens t. k: matrices of mp. hidden, rank, dropout: the network of mc. embedder: gives the context z ("minilm", a folder or
+    hub name). epochs, patience (in evaluations), batch, prompt_lr, network_lr, weight_decay: of the fit; rates are relative to embeddings
+    of RMS 1.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "soft"})
+
+    prompt: Literal["nsp", "mp", "mc", "auto"] = "auto"
+    tokens: Annotated[int, Field(ge=1, le=1024)] = 16
+    k: Annotated[int, Field(ge=1, le=64)] = 4
+    hidden: Annotated[int, Field(ge=1)] = 256
+    rank: Annotated[int, Field(ge=1)] = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    embedder: str = "minilm"
+    epochs: Annotated[int, Field(ge=1)] = 30
+    patience: Annotated[int, Field(ge=1)] = 3
+    batch: Annotated[int, Field(ge=1)] = 16
+    prompt_lr: Annotated[float, Field(gt=0)] = 0.1
+    network_lr: Annotated[float, Field(gt=0)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+
+    def fit(self, sample: Sample, model: str, seed: int, out: Path) -> None:
+        """Writes prompt.safetensors (theta and the sources' contexts), prompt.json (settings and hashes), sources.jsonl and training.json."""
+        import torch
+
+        from seedbed.lm import load
+        from seedbed.lm.embed import embed, embedder_hash
+        from seedbed.lm.train import mean_nll
+
+        lm = load.load(model)
+        (fit, fit_texts), (dev, dev_texts) = self._encode(lm, sample.task, sample.fit), self._encode(lm, sample.task, sample.dev[:DEV_TEXTS])
+        if len(fit) < 2 or not dev:
+            room = lm.context - self.tokens
+            raise DataError(
+                f"[sample] {len(fit)} of {len(sample.fit)} fit rows and {len(dev)} of {len(sample.dev)} dev rows fit into the {room} tokens that "
+                f"{model!r} leaves. At least 2 and 1 are needed: use shorter texts or a model with a longer context."
+            )
+        z = torch.from_numpy(embed([sample.task.render(e.fields) for e in fit], self.embedder))
+        dev_z = torch.from_numpy(embed([sample.task.render(e.fields) for e in dev], self.embedder))
+        results: dict[str, Any] = {"none": {"dev": mean_nll(lm, None, None, dev_texts)}}
+        nets = {}
+        for form in FORMS if self.prompt == "auto" else (self.prompt,):
+            nets[form], results[form] = self._fit_one(form, lm, (fit_texts, z), (dev_texts, dev_z), seed, out)
+        chosen = min(nets, key=lambda form: results[form]["dev"])
+        if load.weights_hash(lm.model) != lm.hash:
+            raise ModelError(f"the weights of {model!r} changed while its prompt was fitted; they are frozen and must not.")
+        sources = [{"id": e.id, "text": sample.task.render(e.fields), "given": {c: e.fields[c] for c in sample.task.given_columns}} for e in fit]
+        facts = {
+            "form": chosen, "tokens": self.tokens, "k": self.k, "hidden": self.hidden, "rank": self.rank, "embedder": self.embedder,
+            "embedder_hash": embedder_hash(self.embedder), "model": model, "model_hash": lm.hash,
+            "too_long": {"fit": len(sample.fit) - len(fit), "dev": len(sample.dev[:DEV_TEXTS]) - len(dev)},
+        }  # fmt: skip
+        _write(out, nets[chosen], z, facts, sources, {"chosen": chosen, "unit": "nats a token", "forms": results})
+
+    def load(self, folder: Path, task: Task, model: str) -> SoftTeacher:
+        facts = json.loads((folder / "prompt.json").read_text())
+        return SoftTeacher(ModelRef(model, soft=folder), task, facts["form"], facts["model_hash"])
+
+    def _encode(self, lm: LM, task: Task, examples: tuple[Example, ...]) -> tuple[list[Example], list[Text]]:
+        """The examples whose text, with the prompt, fits the context, and their ids."""
+        from seedbed.lm.train import encode
+
+        both = [(e, encode(lm, task.split(e.fields))) for e in examples]
+        both = [(e, text) for e, text in both if len(text) + self.tokens <= lm.context]
+        return [e for e, _ in both], [text for _, text in both]
+
+    def _fit_one(
+        self,
+        form: Literal["nsp", "mp", "mc"],
+        lm: LM,
+        fit: tuple[list[Text], torch.Tensor],
+        dev: tuple[list[Text], torch.Tensor],
+        seed: int,
+        out: Path,
+    ) -> tuple[SoftPrompt, dict[str, Any]]:
+        """One form, trained; the numbers of its row in training.json."""
+        import torch
+
+        from seedbed.lm import train
+
+        (texts, z), (dev_texts, dev_z) = fit, dev
+        net = self._start(form, lm, texts, z, seed)
+        how = train.Fitting(self.epochs, self.patience, self.batch, self.prompt_lr, self.network_lr, self.weight_decay)
+        log = train.fit(lm, net, texts, z, dev_texts, dev_z, how, seed_for(seed, "fit", form), out / f"checkpoint-{form}.safetensors")
+        best = min(log, key=lambda entry: entry["dev"])
+        order = torch.randperm(len(dev_z), generator=torch.Generator().manual_seed(seed_for(seed, "shuffle")))
+        shuffled = train.mean_nll(lm, net, dev_z[order], dev_texts)
+        theta = sum(p.numel() for p in net.parameters())
+        return net, {"dev": best["dev"], "dev_shuffled": shuffled, "train": best["train"], "epoch": best["epoch"], "parameters": theta, "log": log}
+
+    def _start(self, form: Literal["nsp", "mp", "mc"], lm: LM, texts: list[Text], z: torch.Tensor, seed: int) -> SoftPrompt:
+        import torch
+
+        from seedbed.lm.prompts import SoftPrompt, starts_from
+
+        generator = torch.Generator().manual_seed(seed_for(seed, "start", form))
+        embeddings = lm.model.get_input_embeddings().weight
+        ids = [i for text in texts for i in text.target[:-1]] or [lm.eos]
+        starts = starts_from(embeddings, ids, self.k if form == "mp" else 1, self.tokens, generator)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed_for(seed, "network", form))
+            net = SoftPrompt(form, starts, float(embeddings[ids].float().pow(2).mean().sqrt()), z.shape[1], self.hidden, self.rank, self.dropout)
+        net.z_mean.copy_(z.mean(0))  # type: ignore[operator]
+        net.z_std.copy_(z.std(0).clamp(min=1e-4))  # type: ignore[operator]
+        return net.to(lm.device)
+
+
+@dataclass(frozen=True)
+class SoftTeacher:
+    """Prompts a frozen model by reference to fitted soft prompts: one for each source of context."""
+
+    model: ModelRef
+    task: Task
+    form: str
+    model_hash: str
+
+    @cached_property
+    def sources(self) -> list[dict[str, Any]]:
+        lines = (self._folder / "sources.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    @property
+    def _folder(self) -> Path:
+        assert self.model.soft is not None  # set by Soft.load, the only maker
+        return self.model.soft
+
+    def rows(self, sample: Sample, count: int, seed: int) -> Iterator[Row]:
+        """Every fit example is the context equally often: round r is a permutation of all."""
+        import numpy as np
+
+        n = len(self.sources)
+        for start in range(0, count, n):
+            order = np.random.default_rng(seed_for(seed, "round", start // n)).permutation(n).tolist()
+            for index, place in zip(range(start, min(start + n, count)), order, strict=False):
+                source = self.sources[place]
+                yield Row(index, seed_for(seed, "row", index), source["given"], source["id"])
+
+    def prompt(self, row: Row) -> Prompt | None:
+        if row.turns:
+            return None
+        return Prompt(self.task.prefix(row.given), row.seed, SoftRef((row.source,), (1.0,)))
+
+    def read(self, row: Row) -> list[Candidate]:
+        provenance = {"generator": "soft", "form": self.form, "model": self.model.name, "sources": [row.source], "weights": [1.0]}
+        turn = row.turns[0]
+        return [read_candidate(self.task, row, self.task.prefix(row.given) + turn.text, turn.finished, provenance)]
+
+
+def _write(out: Path, net: SoftPrompt, z: torch.Tensor, facts: dict[str, Any], sources: list[dict[str, Any]], training: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {f"theta/{name}": value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    save_file(tensors | {"contexts": z.contiguous()}, out / "prompt.safetensors")
+    (out / "sources.jsonl").write_text("".join(json.dumps(s, ensure_ascii=False) + "\n" for s in sources), encoding="utf-8")
+    (out / "training.json").write_text(json.dumps(training, indent=1))
+    (out / "prompt.json").write_text(json.dumps(facts, indent=1))
+    for checkpoint in out.glob("checkpoint-*"):
+        checkpoint.unlink()

@@ -1,0 +1,129 @@
+"""A commented recipe, guessed from a labelled file, on a budget that a CPU carries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from seedbed.errors import DataError, RecipeError, did_you_mean
+from seedbed.readers import read
+from seedbed.task import Kind, Task
+
+TARGETS = ("label", "target", "queue", "class", "category", "intent", "answer", "output", "response", "summary", "code", "text")
+"""Usual names of target columns, most telling first."""
+SKIPPED = ("id", "idx", "index", "split")
+MOST_LABELS = 200
+
+RECIPE = """\
+# A recipe of seedbed. `seedbed check {file}` names problems, `seedbed run {file}` carries it out.
+name = {name}
+seed = 7
+
+[sample]                     # what is real; it is split here into fit (learned from), dev (choices) and test (measured)
+path = {path}
+dev_share = 0.2
+test_share = 0.25
+
+[task]
+{task}
+
+[model]
+name = "seedling"            # shipped; a folder or a hub name works too
+
+[engine]
+kind = "local"
+cache = {cache}                  # tokens of prompt and completion together
+
+[generator]
+kind = "soft"                # contextual soft prompts; "hard" for prompts in words
+prompt = "mc"                # nsp | mp | mc | auto (fits all three, keeps the best on dev)
+epochs = 12
+
+[generate]
+count = 600                  # a budget for a CPU; raise it and run again: only the new rows are made
+temperature = 1.0
+top_p = 0.95
+max_tokens = {max_tokens}
+
+[[filter]]
+kind = "form"                # parseable, finished, of usual length
+[[filter]]
+kind = "dedup"
+[[filter]]
+kind = "overlap"             # never ship a copy of a real row
+
+[[metric]]
+kind = "mauve"
+[[metric]]
+kind = "memorisation"
+
+[student]                    # trained with and without the synthetic rows: does it help?
+kind = "linear"
+features = "minilm"          # frozen sentence embeddings; "tfidf" needs no encoder
+
+[gain]
+seeds = 3
+"""
+
+
+def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None = None, target: str | None = None) -> str:
+    """The text of a recipe. Raises DataError for an unreadable file, RecipeError when the options do not fit its columns."""
+    table = read(file)
+    rows = table.rows
+    columns = list(rows[0])
+    problems = [f"--{o} {c!r}: {file.name} has no such column. Allowed: {', '.join(columns)}.{did_you_mean(c, columns)}"
+                for o, cs in (("inputs", inputs or []), ("target", [target] if target else [])) for c in cs if c not in columns]  # fmt: skip
+    if kind is not None and kind not in get_args(Kind):
+        problems.append(f"--task {kind!r} is no kind of task. Allowed: {', '.join(get_args(Kind))}.{did_you_mean(kind, get_args(Kind))}")
+    if problems:
+        raise RecipeError(problems)
+    free = [c for c in columns if c.lower() not in SKIPPED]
+    if kind != "plain":
+        target = target or _guess_target(rows, free)
+    names = list(inputs) if inputs else [c for c in free if c != target]
+    if not names:
+        raise DataError(f"{file}: no column is left to be an input. It has: {', '.join(columns)}. Name them with --inputs and --target.")
+    kind = kind or _guess_kind(rows, names, target)
+    if kind == "plain":
+        names, target = names[:1], None
+    task = Task(kind=kind, inputs=tuple(names), target=target)  # type: ignore[arg-type]
+    words = sorted(len(str(r[c]).split()) for r in rows for c in task.columns)
+    # A word of English is about 1.6 tokens of the shipped model; the 95th percentile of a column, times the columns, and room for names.
+    tokens = int(1.6 * words[int(0.95 * (len(words) - 1))] * len(task.columns)) + 16
+    max_tokens = min(400, max(48, tokens // 16 * 16 + 16))
+    lines = [f"kind = {json.dumps(kind)}", f"inputs = {json.dumps(names)}"] + ([f"target = {json.dumps(target)}"] if target else [])
+    return RECIPE.format(
+        file=f"{file.stem}.toml", name=json.dumps(file.name.split(".")[0]), path=json.dumps(str(file)), task="\n".join(lines),
+        max_tokens=max_tokens, cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
+    )  # fmt: skip
+
+
+def _guess_target(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str | None:
+    """A column with a target's name; else the one with the fewest values, when they repeat; else none."""
+    lowered = {c.lower(): c for c in columns}
+    for name in TARGETS[:-1]:
+        if name in lowered and len(columns) > 1:
+            return lowered[name]
+    counts = {c: len({str(r[c]) for r in rows}) for c in columns}
+    best = min(counts, key=lambda c: counts[c]) if len(counts) > 1 else None
+    return best if best and counts[best] <= min(MOST_LABELS, len(rows) // 2) else None
+
+
+def _guess_kind(rows: Sequence[Mapping[str, Any]], inputs: Sequence[str], target: str | None) -> str:
+    if target is None:
+        return "plain"
+    lowered = {c.lower() for c in inputs}
+    if any(isinstance(rows[0][c], list) for c in inputs):
+        return "data2text"
+    if "code" in target.lower():
+        return "code"
+    if "question" in lowered and "####" in str(rows[0][target]):
+        return "math"
+    values = {str(r[target]) for r in rows}
+    if len(values) <= min(MOST_LABELS, max(2, len(rows) // 2)):
+        if "question" in lowered and len(inputs) > 1:
+            return "qa"
+        return "pair" if lowered & {"premise", "hypothesis", "sentence2"} and len(inputs) > 1 else "classification"
+    return "text2text"

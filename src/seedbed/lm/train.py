@@ -1,0 +1,213 @@
+"""Fits a soft prompt to texts by the frozen model's likelihood (SoftSRV, arXiv 2410.16534, equation 2); resumable to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from seedbed.errors import ModelError
+from seedbed.lm.load import LM
+from seedbed.lm.prompts import SoftPrompt
+from seedbed.progress import bar
+from seedbed.types import seed_for
+
+TOKENS_A_BATCH = 8192
+"""Of padded text in one batch when only the loss is wanted."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text as token ids: `given` conditions and has no loss; `target` has, and ends with end-of-text."""
+
+    given: tuple[int, ...]
+    target: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.given) + len(self.target)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How theta is trained. epochs: at most; patience: evaluations on dev without a new best before stopping; rates are relative to RMS 1."""
+
+    epochs: int
+    patience: int
+    batch: int
+    prompt_lr: float
+    network_lr: float
+    weight_decay: float
+    warmup: int = 30
+    clip: float = 1.0
+
+
+def encode(lm: LM, split: tuple[str, str]) -> Text:
+    """`Task.split` -> ids, with end-of-text at the end."""
+    given, target = split
+    return Text(tuple(lm.encode(given)) if given else (), (*lm.encode(target), lm.eos))
+
+
+def nll(lm: LM, soft: torch.Tensor | None, texts: Sequence[Text]) -> torch.Tensor:
+    """(B,) summed negative log-likelihood in nats of each text's target. soft: (B, t, d), or None: begin-of-text stands in its place."""
+    width = max(len(x) for x in texts)
+    ids = torch.full((len(texts), width), lm.eos, dtype=torch.long)
+    scored = torch.zeros(len(texts), width, dtype=torch.bool)
+    for i, x in enumerate(texts):
+        ids[i, : len(x)] = torch.tensor([*x.given, *x.target])
+        scored[i, len(x.given) : len(x)] = True
+    ids, scored = ids.to(lm.device), scored.to(lm.device)
+    if soft is None:
+        soft = lm.vectors(torch.full((len(texts), 1), lm.bos, device=lm.device))
+    dtype = lm.vectors(ids[:1, :1]).dtype
+    inputs = torch.cat([soft.to(dtype), lm.vectors(ids[:, :-1])], dim=1)
+    # Padding stands on the right and attention is causal: no mask is needed for what is scored.
+    logits = lm.model(inputs_embeds=inputs, use_cache=False, logits_to_keep=width).logits
+    losses = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape)
+    return (losses * scored).sum(dim=1)
+
+
+@torch.inference_mode()
+def mean_nll(lm: LM, net: SoftPrompt | None, z: torch.Tensor | None, texts: Sequence[Text]) -> float:
+    """Nats a token over all targets. net None: no prompt. z: (n, e), one context a text."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    total, tokens, start = 0.0, 0, 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and len(texts[order[stop]]) * (stop + 1 - start) <= TOKENS_A_BATCH:
+            stop += 1
+        picked = order[start:stop]
+        soft = net(z[picked].to(lm.device)) if net is not None and z is not None else None
+        batch = [texts[i] for i in picked]
+        total += float(nll(lm, soft, batch).double().sum())
+        tokens += sum(len(x.target) for x in batch)
+        start = stop
+    return total / tokens
+
+
+def batches(texts: Sequence[Text], size: int, seed: int) -> list[list[int]]:
+    """One epoch: every text once, in batches of like length (pools of 8 batches sorted by length), in random order."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(texts)).tolist()
+    found = []
+    for start in range(0, len(order), 8 * size):
+        pool = sorted(order[start : start + 8 * size], key=lambda i: len(texts[i]))
+        found += [pool[i : i + size] for i in range(0, len(pool), size)]
+    return [found[i] for i in rng.permutation(len(found))]
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds beside tensors."""
+
+    step: int = 0
+    best: float = math.inf
+    best_step: int = 0
+    waited: int = 0
+    log: list[dict[str, float]] | None = None
+
+
+def fit(
+    lm: LM,
+    net: SoftPrompt,
+    texts: Sequence[Text],
+    z: torch.Tensor,
+    dev: Sequence[Text],
+    dev_z: torch.Tensor,
+    how: Fitting,
+    seed: int,
+    checkpoint: Path,
+) -> list[dict[str, float]]:
+    """Trains `net` in place to its best dev loss and returns the log, one entry an evaluation.
+
+    z: (n, e), dev_z: (m, e). Evaluates once an epoch, at least every 20 steps; each evaluation is a checkpoint from which a
+    stopped fit goes on to the same result. Raises ModelError when the loss is not finite.
+    """
+    optimiser = torch.optim.AdamW(net.groups(how.prompt_lr, how.network_lr, how.weight_decay), betas=(0.9, 0.98))
+    peaks = [group["lr"] for group in optimiser.param_groups]
+    best = {name: value.detach().clone() for name, value in net.state_dict().items()}
+    state = _restore(checkpoint, net, optimiser, best) if checkpoint.exists() else _State(log=[])
+    log = state.log if state.log is not None else []
+    epoch_steps = math.ceil(len(texts) / how.batch)
+    every = max(epoch_steps, 20)
+    last = epoch_steps * how.epochs
+    with bar(f"fit {net.form}", last) as update:
+        losses, tokens = 0.0, 0
+        for picked in _stream(texts, how, seed, state.step, last):
+            if state.waited >= how.patience:
+                break
+            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+                group["lr"] = peak * min(1.0, (state.step + 1) / how.warmup)
+            batch = [texts[i] for i in picked]
+            dropout = torch.Generator().manual_seed(seed_for(seed, "dropout", state.step))
+            soft = net(z[picked].to(lm.device), dropout)
+            loss = nll(lm, soft, batch).sum()
+            count = sum(len(x.target) for x in batch)
+            (loss / count).backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(net.parameters(), how.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            losses, tokens, state.step = losses + float(loss.detach()), tokens + count, state.step + 1
+            if not math.isfinite(losses):
+                raise ModelError(
+                    f"fit {net.form}: the loss is not finite at step {state.step}. Lower generator.prompt_lr (now {how.prompt_lr}) or network_lr."
+                )
+            if state.step % every == 0 or state.step == last:
+                now = mean_nll(lm, net, dev_z, dev)
+                log.append({"step": state.step, "epoch": round(state.step / epoch_steps, 2), "train": losses / tokens, "dev": now})
+                if now < state.best:
+                    state.best, state.best_step, state.waited = now, state.step, 0
+                    best = {name: value.detach().clone() for name, value in net.state_dict().items()}
+                else:
+                    state.waited += 1
+                losses, tokens, state.log = 0.0, 0, log
+                _save(checkpoint, net, optimiser, best, state)
+            update(state.step, f"dev {state.best:.3f} nats" if log else "")
+    net.load_state_dict(best)
+    return log
+
+
+def _stream(texts: Sequence[Text], how: Fitting, seed: int, start: int, last: int) -> Iterator[list[int]]:
+    """The batch of step `start`, the next, ...; a function of the step alone."""
+    step, epoch_steps = start, math.ceil(len(texts) / how.batch)
+    while step < last:
+        epoch, offset = divmod(step, epoch_steps)
+        for picked in _epoch(texts, how.batch, seed, epoch)[offset:]:
+            yield picked
+            step += 1
+
+
+def _epoch(texts: Sequence[Text], size: int, seed: int, epoch: int) -> list[list[int]]:
+    return batches(texts, size, seed_for(seed, "epoch", epoch))
+
+
+def _save(path: Path, net: SoftPrompt, optimiser: torch.optim.Optimizer, best: dict[str, torch.Tensor], state: _State) -> None:
+    tensors = {f"now/{k}": v.detach().contiguous() for k, v in net.state_dict().items()} | {f"best/{k}": v.contiguous() for k, v in best.items()}
+    for i, values in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{i}/{k}": torch.as_tensor(v).contiguous() for k, v in values.items()}
+    partial = path.with_name(path.name + ".partial")
+    facts = {"step": state.step, "best": state.best, "best_step": state.best_step, "waited": state.waited, "log": state.log}
+    save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata={"state": json.dumps(facts)})
+    partial.replace(path)
+
+
+def _restore(path: Path, net: SoftPrompt, optimiser: torch.optim.Optimizer, best: dict[str, torch.Tensor]) -> _State:
+    with safe_open(path, "pt") as file:
+        facts: dict[str, Any] = json.loads(file.metadata()["state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    net.load_state_dict({k.removeprefix("now/"): v for k, v in tensors.items() if k.startswith("now/")})
+    best.update({k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")})
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser/"):
+            _, i, field = name.split("/")
+            moments.setdefault(int(i), {})[field] = value
+    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+    return _State(**facts)

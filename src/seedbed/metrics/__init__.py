@@ -1,0 +1,1 @@
+"""What measures the kept rows against real ones: one file each."""

@@ -1,0 +1,122 @@
+"""How much of the kept rows was copied from real ones, beside how much real rows repeat each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from seedbed.stats import DRAWS, bootstrap_mean, equal_draw, percentile_interval, wilson
+from seedbed.text import SPLITS, Split, longest_runs, normalise, real_texts
+from seedbed.types import Example, Measure, Sample, seed_for
+
+HALVES = 20
+"""Random halvings of dev + test that real text's own neighbour ratio is the mean of."""
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Copies of real rows among the kept ones, the longest run of words shared with fit, and the distance to the nearest fit row.
+
+    verbatim_rate: share of kept rows whose text is a real row's but for case, punctuation and white space; also split by split.
+    longest_shared_run: words, mean over rows. neighbour_ratio: median distance to the nearest fit row over the same of dev + test rows;
+    below 1 is nearer to fit than real text is. embedder: of that distance ("minilm", a folder or hub name).
+    """
+
+    version: ClassVar[int] = 1
+
+    embedder: str = "minilm"
+
+    def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> list[Measure]:
+        from seedbed.lm.embed import embed
+
+        body = sample.task.body
+        texts, fit, dev, test = (sorted(body(e.fields) for e in rows) for rows in (kept, sample.fit, sample.dev, sample.test))
+        reference = sorted([*dev, *test])
+        n = min(len(texts), len(reference))
+        distances = []
+        if n and fit:
+            real = embed(fit, self.embedder)
+            drawn = (equal_draw(side, n, seed_for(seed, "neighbour", i)) for i, side in enumerate((texts, reference)))
+            distances = [nearest(embed(side, self.embedder), real) for side in drawn]
+        got = f"got {len(texts)} kept, {len(reference)} dev + test and {len(fit)} fit"
+        return [
+            *_verbatim(sample, texts),
+            _shared_run(texts, fit, test, seed_for(seed, "run")),
+            neighbour_ratio(distances[0], distances[1], seed_for(seed, "ratio"))
+            if distances
+            else Measure("neighbour_ratio", None, better="closer", note=f"needs rows on each side, {got}"),
+        ]
+
+
+def _verbatim(sample: Sample, texts: Sequence[str]) -> list[Measure]:
+    """The rate against all real rows and against each split; the real one: test rows that stand in fit too, or in the split at hand."""
+    real: dict[Split, set[str]] = {split: set() for split in SPLITS}
+    for split, text in real_texts(sample):
+        real[split].add(normalise(text))
+    plain = [normalise(text) for text in texts]
+    body = sample.task.body
+    dev, test = ([normalise(body(e.fields)) for e in rows] for rows in (sample.dev, sample.test))
+    rates = [_rate("verbatim_rate", plain, set().union(*real.values()), test, real["fit"], "real: share of test rows that stand in fit")]
+    for split in SPLITS[::-1]:
+        if split == "other" and not real["other"]:
+            continue
+        others, named = (dev, "dev") if split == "test" else (test, "test")
+        among = real[split]
+        rates.append(_rate(f"verbatim_rate_{split}", plain, among, others, among, f"real: share of {named} rows that stand in {split}"))
+    return rates
+
+
+def _rate(name: str, texts: Sequence[str], real: set[str], others: Sequence[str], among: set[str], named: str) -> Measure:
+    """Share of the texts that are among the real ones; beside it the share of other real rows that are `among` real ones."""
+    if not texts or not real:
+        reason = "no kept row" if not texts else "the sample has no rows to compare with"
+        return Measure(name, None, "share", "lower", len(texts), note=reason)
+    copies = sum(1 for text in texts if text and text in real)
+    low, high = wilson(copies, len(texts))
+    own = sum(1 for text in others if text and text in among) / len(others) if others and among else None
+    note = f"{copies} of {len(texts)}; Wilson interval; {named} ({len(others)} rows)"
+    return Measure(name, copies / len(texts), "share", "lower", len(texts), low, high, own, note)
+
+
+def _shared_run(texts: Sequence[str], fit: Sequence[str], test: Sequence[str], seed: int) -> Measure:
+    n = min(len(texts), len(test)) if test else len(texts)
+    if not n or not fit:
+        reason = "no kept row" if not n else "the sample has no fit rows"
+        return Measure("longest_shared_run", None, "words", "closer", n, note=reason)
+    drawn = equal_draw(texts, n, seed_for(seed, "kept"))
+    others = equal_draw(test, n, seed_for(seed, "test")) if test else []
+    runs = longest_runs([*drawn, *others], fit)
+    mean, low, high = bootstrap_mean(runs[:n], seed_for(seed, "bootstrap"))
+    real = float(np.mean(runs[n:])) if others else None
+    note = f"mean over {n} drawn rows of {len(texts)}; real: " + (f"{n} test rows" if others else "the sample has no test rows")
+    return Measure("longest_shared_run", mean, "words", "closer", n, low, high, real, note)
+
+
+def nearest(features: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Euclidean distance (n,) of each row of (n, d) to the nearest of (m, d), m >= 1."""
+    found = []
+    for start in range(0, len(features), 1024):
+        part = features[start : start + 1024].astype(np.float64)
+        squared = (part * part).sum(1)[:, None] + (real.astype(np.float64) ** 2).sum(1) - 2 * part @ real.T.astype(np.float64)
+        found.append(np.sqrt(np.maximum(squared.min(1), 0.0)))
+    return np.concatenate(found)
+
+
+def neighbour_ratio(kept: np.ndarray, reference: np.ndarray, seed: int) -> Measure:
+    """Median of the kept rows' distances (n,) to fit over the median of the reference rows' (n,); real: half of these over the rest."""
+    n = len(kept)
+    below = float(np.median(reference))
+    if below < 1e-6:
+        note = "more than half of the dev + test rows stand in fit too, so there is no distance to compare with"
+        return Measure("neighbour_ratio", None, better="closer", n=n, note=note)
+    rng = np.random.default_rng(seed)
+    above, under = (np.median(d[rng.integers(n, size=(DRAWS, n))], axis=1) for d in (kept, reference))
+    low, high = percentile_interval(above / np.maximum(under, 1e-6))
+    orders = [rng.permutation(reference) for _ in range(HALVES if n > 1 else 0)]
+    halves = [(np.median(order[: n // 2]), np.median(order[n // 2 :])) for order in orders]
+    real = float(np.mean([a / max(b, 1e-6) for a, b in halves])) if halves else None
+    note = f"median distance to the nearest fit row, {below:.3f} for dev + test; bootstrap of both medians; real: halves of dev + test"
+    return Measure("neighbour_ratio", float(np.median(kept)) / below, "", "closer", n, low, high, real, note)

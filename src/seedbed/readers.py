@@ -1,0 +1,247 @@
+"""A user's file as a table: CSV, TSV, JSON lines (each also gzipped), Parquet, a folder, or a hub dataset.
+
+Every failure is a DataError that says which file and line, what was found and what to do. Nothing here knows of tasks.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seedbed.errors import DataError, did_you_mean
+
+LINE_LIMIT = 10_000_000
+"""Bytes of one line, and characters of one CSV cell; a longer one is refused before it is whole in memory."""
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
+HUB = "hub:"
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as they stand in a file.
+
+    source: the file's name, for messages. stem: its short name, for ids. columns: in the order they first appear.
+    places: the line (unit "line") or row (unit "row") each row begins at, from 1.
+    """
+
+    source: str
+    stem: str
+    columns: tuple[str, ...]
+    rows: tuple[Record, ...]
+    places: tuple[int, ...]
+    unit: str
+
+    def at(self, index: int, column: str) -> str:
+        """Where a value stands, for a message."""
+        return f"{self.source}, {self.unit} {self.places[index]}, column {column!r}"
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raises DataError when the table lacks one of the columns; names all that are missing."""
+        missing = [name for name in dict.fromkeys(names) if name not in self.columns]
+        if not missing:
+            return
+        hints = "".join(did_you_mean(name, self.columns) for name in missing)
+        if len(self.columns) == 1 and re.search("[;|\t]", self.columns[0]):
+            hints += " The header holds no comma: is the file separated by another sign? Save it with commas."
+        words = f"no column {missing[0]!r}" if len(missing) == 1 else f"no columns {missing}"
+        raise DataError(f"{self.source}: {words}. The columns are {list(self.columns)}.{hints} Correct the recipe or the file.")
+
+
+def read(path: Path | str) -> Table:
+    """The rows of a file, of a folder (written by `datasets.save_to_disk`, or holding Parquet files), or of `hub:owner/name[:split]`.
+
+    Only the last uses the network. Raises DataError for whatever cannot be read.
+    """
+    if str(path).startswith(HUB):
+        return _read_hub(str(path))
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        hint = did_you_mean(path.name, os.listdir(path.parent)) if path.parent.is_dir() else f" There is no folder {path.parent} either."
+        raise DataError(f"{path}: no such file.{hint} Correct the path; a relative one starts at the recipe's folder.")
+    suffix = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), "")
+    if not suffix:
+        hint = " Write one JSON object a line and call it .jsonl." if path.suffix == ".json" else ""
+        raise DataError(f"{path}: files of this kind are not read. Allowed: {', '.join(SUFFIXES)}, a folder, hub:owner/name.{hint}")
+    stem = path.name[: -len(suffix)]
+    if suffix == ".parquet":
+        return _table(path, stem, *_read_parquet(path), "row")
+    if suffix.startswith(".jsonl"):
+        return _table(path, stem, *_read_json_lines(path), "line")
+    return _table(path, stem, *_read_csv(path, "\t" if suffix.startswith(".tsv") else ","), "line")
+
+
+def _table(source: object, stem: str, rows: Sequence[Record], places: Sequence[int], unit: str) -> Table:
+    if not rows:
+        raise DataError(f"{source}: holds no rows. Give a file with at least one row.")
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    return Table(str(source), stem, columns, tuple(rows), tuple(places), unit)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, text with its line end), decoded line by line so that errors can name the line."""
+    number = offset = 0
+    try:
+        with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            while raw := file.readline(LINE_LIMIT + 1):
+                number += 1
+                if len(raw) > LINE_LIMIT:
+                    raise DataError(f"{path}, line {number}: over {LINE_LIMIT:,} bytes, the most one line may have. Shorten or delete it.")
+                yield number, _decode(path, number, offset, raw)
+                offset += len(raw)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}, after line {number}: the gzip file is damaged or cut short ({error}). Copy or make it again.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}). Check the path and its permissions.") from error
+
+
+def _decode(path: Path, number: int, offset: int, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        bad = len(raw) - len(error.object) + error.start  # a byte order mark is cut off before decoding
+        raise DataError(
+            f"{path}, line {number}: not UTF-8 at byte {offset + bad}, counted from 0 (0x{raw[bad]:02x}). Save the file as UTF-8."
+        ) from error
+
+
+def _read_json_lines(path: Path) -> tuple[list[Record], list[int]]:
+    rows: list[Record] = []
+    places: list[int] = []
+    for number, text in _lines(path):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}, line {number}: broken JSON, {error.msg} at character {error.colno}. Each line must be one whole JSON object."
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: JSON that cannot be read ({error}). Correct or delete the line.") from error
+        if not isinstance(row, dict):
+            raise DataError(f'{path}, line {number}: must be one JSON object such as {{"text": "..."}}. Got a {type(row).__name__}.')
+        rows.append(row)
+        places.append(number)
+    return rows, places
+
+
+def _read_csv(path: Path, delimiter: str) -> tuple[list[Record], list[int]]:
+    header: list[str] = []
+    rows: list[Record] = []
+    places: list[int] = []
+    before = csv.field_size_limit(LINE_LIMIT)  # the module's own limit, 128 KiB, is less than a long document
+    try:
+        for number, cells in _csv_records(path, delimiter):
+            if not header:
+                header = _header(path, number, cells)
+            elif len(cells) != len(header):
+                raise DataError(
+                    f"{path}, line {number}: {len(cells)} cells, but the header has {len(header)}. "
+                    f"Put quotes around values that hold {delimiter!r}, or correct the row."
+                )
+            else:
+                rows.append({name: cell for name, cell in zip(header, cells, strict=True) if name})
+                places.append(number)
+    finally:
+        csv.field_size_limit(before)
+    if not header:
+        raise DataError(f"{path}: is empty. Give a file with a header line and at least one row.")
+    if not rows:
+        raise DataError(f"{path}: holds a header and no rows. Give at least one row.")
+    return rows, places
+
+
+def _header(path: Path, number: int, cells: list[str]) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}, line {number}: the header names {twice} more than once. Give each column its own name.")
+    return names
+
+
+def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """(line where the record begins, its cells); blank lines are skipped."""
+    reader = csv.reader((text for _, text in _lines(path)), delimiter=delimiter, strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            unclosed = "end of data" in str(error) or "field limit" in str(error)
+            found = f"a quote is never closed, or a cell is over {LINE_LIMIT:,} characters" if unclosed else f"broken quoting, {error}"
+            raise DataError(f'{path}, line {start}: in the row that begins here {found}. Inside a quoted value write a quote twice: "".') from error
+        if cells:
+            yield start, cells
+
+
+def _read_parquet(path: Path) -> tuple[list[Record], list[int]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            content = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: a damaged Parquet file, or none ({_first_line(error)}). Copy or make it again.") from error
+    _header(path, 1, content.column_names)
+    rows: list[Record] = content.to_pylist()
+    return rows, list(range(1, len(rows) + 1))
+
+
+def _read_folder(path: Path) -> Table:
+    if (path / "dataset_dict.json").is_file():
+        names = sorted(p.name for p in path.iterdir() if (p / "state.json").is_file())
+        raise DataError(f"{path}: holds the splits {names}. Name one of them, for example {path / (names or ['train'])[0]}.")
+    if (path / "state.json").is_file():
+        return _from_datasets(str(path), path.name, lambda library: library.load_from_disk(str(path)))
+    parts = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    if not parts:
+        raise DataError(f"{path}: a folder without Parquet files that was not written by datasets.save_to_disk. Name a file in it.")
+    splits = sorted({re.sub(r"-\d+-of-\d+$", "", part.stem) for part in parts})
+    if len(splits) > 1:  # reading them all would mix a test split into the training rows
+        raise DataError(f"{path}: its Parquet files are of several splits, {splits}. Name one file, or give each split its own folder.")
+    rows = [row for part in parts for row in _read_parquet(part)[0]]
+    return _table(path, path.resolve().name, rows, range(1, len(rows) + 1), "row")
+
+
+def _read_hub(source: str) -> Table:
+    name, _, split = source.removeprefix(HUB).partition(":")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise DataError(f"{source}: not the name of a hub dataset. Write hub:owner/name or hub:owner/name:split.")
+    split = split or "train"
+    return _from_datasets(source, f"{name.rpartition('/')[2]}-{split}", lambda library: library.load_dataset(name, split=split))
+
+
+def _from_datasets(source: str, stem: str, load: Any) -> Table:
+    """A dataset of the `datasets` library; numbered classes become their names, -1 (unlabelled) becomes None."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(f"{source}: needs the library datasets. Run: pip install 'seedbed[datasets]'") from error
+    try:
+        dataset = load(datasets)
+        rows: list[dict[str, Any]] = dataset.to_list()
+    except Exception as error:  # the library raises whatever its network and file layers raise
+        raise DataError(f"{source}: cannot be loaded ({type(error).__name__}: {_first_line(error)}). Check name, split and network.") from error
+    for name, feature in dataset.features.items():
+        if isinstance(feature, datasets.ClassLabel):
+            for row in rows:
+                row[name] = None if row[name] in (None, -1) else feature.int2str(row[name])
+    return _table(source, stem, rows, range(1, len(rows) + 1), "row")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""The page and the dataset card of a run."""

@@ -1,0 +1,30 @@
+"""What a finished run knows of itself: the one input of page and card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seedbed.task import Task
+from seedbed.types import Candidate
+
+
+@dataclass(frozen=True)
+class Facts:
+    """verdict: the gain in one plain sentence. scores: scores.json. manifest: manifest.json (seed, versions, hashes, timings in seconds, counts).
+
+    training: training.json of a soft prompt ({"chosen", "unit", "forms": {"none": {"dev"}, "mc": {"dev", "dev_shuffled", "train", "epoch",
+    "parameters", "log": [{"step", "epoch", "train", "dev"}]}}}), or None. dropped: {"id", "text", "filter", "reason"} each.
+    """
+
+    name: str
+    verdict: str
+    recipe_toml: str
+    task: Task
+    sizes: Mapping[str, int]
+    scores: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    training: Mapping[str, Any] | None
+    kept: Sequence[Candidate]
+    dropped: Sequence[Mapping[str, Any]]

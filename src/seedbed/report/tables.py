@@ -1,0 +1,127 @@
+"""What page and card both show: numbers as words, and the rows of their tables."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seedbed.task import Task, columns_used
+
+ARMS = {"real": "real only", "synthetic": "synthetic only", "both": "real + synthetic", "full": "all real rows"}
+UNKNOWN = "not measured"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Plain text, not yet escaped; every row is as long as the head."""
+
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Whole numbers whole, others with three digits or one decimal; None is "not measured"."""
+    if value is None:
+        return UNKNOWN
+    size = abs(value)
+    form = "," if isinstance(value, int) else ",.1f" if size >= 10 else ".2f" if size >= 1 else ".3g"
+    return f"{value:{form}} {unit}".strip()
+
+
+def interval(entry: Mapping[str, Any]) -> str:
+    low, high = entry["low"], entry["high"]
+    return UNKNOWN if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def sentence(text: str) -> str:
+    """A capital first and a full stop last."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def measures(scores: Mapping[str, Any]) -> Table:
+    head = ("measure", "value", "95 % interval", "real text", "n", "better", "note")
+    return Table(head, [_measure(m) for m in scores["measures"]])
+
+
+def _measure(m: Mapping[str, Any]) -> tuple[str, ...]:
+    better = {"closer": "closer to real"}.get(m["better"], m["better"])
+    if m["value"] is None:
+        real = "" if m["real"] is None else number(m["real"])
+        return m["name"], f"{UNKNOWN}: {m['note']}", "", real, number(m["n"]), better, ""
+    return m["name"], number(m["value"], m["unit"]), interval(m), number(m["real"]), number(m["n"]), better, m["note"]
+
+
+def arms(gain: Mapping[str, Any]) -> Table:
+    """The arms' scores of the metric that decides."""
+    rows = [(ARMS.get(name, name), number(a["mean"]), interval(a), number(a["seeds"]), number(a["n_train"])) for name, a in gain["arms"].items()]
+    return Table(("trained on", f"{gain['metric']} on test", "95 % interval", "seeds", "training rows"), rows)
+
+
+def difference(gain: Mapping[str, Any]) -> str:
+    """Real + synthetic minus real only, in words."""
+    d = gain["difference"]
+    if d["mean"] is None:
+        return f"{UNKNOWN}: {gain['note']}"
+    return f"{number(d['mean'], 'points')} (95 % interval {interval(d)})"
+
+
+def smallest(gain: Mapping[str, Any]) -> str:
+    """The smallest gain that the test could have shown, in words."""
+    value = gain["smallest_detectable"]
+    return f"{UNKNOWN}: {gain['note']}" if value is None else number(value, "points")
+
+
+def counts(counted: Mapping[str, Any]) -> Table:
+    """Candidates, and what became of them; the most frequent reasons first."""
+    total = counted["candidates"]
+    rows = [("candidates", total), ("kept", counted["kept"])]
+    rows += [(f"dropped, {reason}", n) for reason, n in sorted(counted["dropped"].items(), key=lambda pair: (-pair[1], pair[0]))]
+    shares = [(what, number(n), f"{100 * n / total:.1f} %") for what, n in rows]
+    # Failures can be of real rows (too long for the model): no share of the candidates.
+    return Table(("what", "number", "share"), [*shares, *((f"failed, {cause}", number(n), "") for cause, n in sorted(counted["failed"].items()))])
+
+
+def training(facts: Mapping[str, Any]) -> Table:
+    """Losses of each form of the soft prompt; "z shuffled" gives every dev row another row's context."""
+    keys = ("dev", "dev_shuffled", "train", "epoch", "parameters")
+    names = {name: name + (" (chosen)" if name == facts["chosen"] else "") for name in facts["forms"]}
+    rows = [(names[name], *(number(form[key]) if key in form else "" for key in keys)) for name, form in facts["forms"].items()]
+    return Table(("prompt", "dev", "dev, z shuffled", "train", "best epoch", "parameters"), rows)
+
+
+def columns(task: Task) -> Table:
+    """The written columns; given ones are real."""
+    used = columns_used(task)
+    given = set(task.given_columns)
+    rows = [(name, used[name], "taken from real rows" if name in given else "generated") for name in task.columns]
+    added = [("provenance", "origin", "which candidate, from which sources"), ("synthetic", "mark", "always true")]
+    return Table(("column", "role", "values"), [*rows, *added])
+
+
+def pairs(head: tuple[str, str], facts: Mapping[str, Any]) -> Table:
+    return Table(head, [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in facts.items()])
+
+
+def method(recipe_toml: str, sizes: Mapping[str, int]) -> Table:
+    """How the rows were made: the recipe without its file names."""
+    recipe = tomllib.loads(recipe_toml)
+    sampling = ", ".join(f"{key} = {value}" for key, value in recipe["generate"].items() if key != "count")
+    rows = [
+        ("real sample", ", ".join(f"{part} {number(n)}" for part, n in sizes.items() if n)),
+        ("model", recipe["model"]["name"]),
+        ("generator", _part(recipe["generator"])),
+        ("engine", _part(recipe["engine"])),
+        ("sampling", sampling),
+        ("filters", "; ".join(_part(f) for f in recipe.get("filter", [])) or "none"),
+        ("student of the gain", _part(recipe["student"])),
+        ("seed", str(recipe["seed"])),
+    ]
+    return Table(("step", "settings"), rows)
+
+
+def _part(section: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{key} = {value}" for key, value in section.items() if key != "kind")
+    return f"{section['kind']} ({settings})" if settings else str(section["kind"])

@@ -1,0 +1,256 @@
+"""One run, top to bottom: sample, teacher, candidates, kept, scores, dataset, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from seedbed import fleet
+from seedbed.candidates import complete, read_candidates, rows_done
+from seedbed.data import load_sample, write_dataset
+from seedbed.errors import RunFailed, StoreError
+from seedbed.gain import Gain, measure_gain
+from seedbed.recipe import Component, Recipe
+from seedbed.report.card import card
+from seedbed.report.facts import Facts
+from seedbed.report.page import page as render
+from seedbed.store import Journal, Store, file_hash, fingerprint, write_json, write_text
+from seedbed.types import Candidate, Example, Sample, Teacher, seed_for
+
+VERSIONED = ("seedbed", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "rensa", "pyarrow")
+JUDGED_TOGETHER = 1000
+"""Candidates in one part of row-by-row filtering."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. folder: OUT/<name>. scores: what scores.json holds. verdict: the gain in one sentence."""
+
+    folder: Path
+    scores: dict[str, Any]
+    verdict: str
+
+
+@dataclass
+class _Timer:
+    """Seconds spent in each step, over all calls of this run."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def time(self, name: str, work: Callable[[], Any]) -> Any:
+        start = time.monotonic()
+        try:
+            return work()
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 2)
+
+
+def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False) -> Run:
+    """Carries the recipe out in OUT/<name>; finished steps are not made again.
+
+    Raises StoreError when the folder holds another recipe's results (replace: make those anew, keep the steps that still fit),
+    RunFailed when no row is kept, and what the parts raise.
+    """
+    store = Store(Path(out) / recipe.name)
+    with store.held():
+        _claim(store, recipe, replace)
+        timer = _Timer(_earlier_seconds(store))
+        try:
+            return _steps(store, recipe, timer)
+        finally:
+            write_json(store.path(".seconds.json"), timer.seconds)
+
+
+def _steps(store: Store, recipe: Recipe, timer: _Timer) -> Run:
+    sample: Sample = timer.time("sample", lambda: load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base))
+    names = step_names(recipe, sample)
+    store.step(names["sample"], lambda folder: write_json(folder / "sample.json", _describe(sample)))
+    generator = recipe.generator.settings
+    seed = seed_for(recipe.seed, "teacher")
+    fitted = timer.time("teacher", lambda: store.step(names["teacher"], lambda out: generator.fit(sample, recipe.model.name, seed, out)))
+    teacher: Teacher = generator.load(fitted, sample.task, recipe.model.name)
+    facts = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher))
+    kept_folder = timer.time("kept", lambda: store.step(names["kept"], lambda out: _sift(out, store.path(names["candidates"]), recipe, sample)))
+    kept = [_candidate(r) for r in _lines(kept_folder / "kept.jsonl")]
+    dropped = _lines(kept_folder / "dropped.jsonl")
+    counts = _counts(recipe, dropped, kept, fitted)
+    if not kept:
+        _results(store, {"measures": [], "gain": None, "counts": counts}, {})
+        reasons = ", ".join(f"{k} {n}" for k, n in counts["dropped"].items())
+        raise RunFailed(f"no row was kept of {recipe.generate.count} candidates ({reasons}). See {kept_folder / 'dropped.jsonl'}.")
+    scored = timer.time("scores", lambda: store.step(names["scores"], lambda out: _score(out, recipe, sample, kept, counts)))
+    scores = json.loads((scored / "scores.json").read_text())
+    verdict = (scored / "verdict.txt").read_text().strip()
+    manifest = _manifest(recipe, sample, names, facts, timer, counts)
+    page = Facts(recipe.name, verdict, recipe.to_toml(), sample.task, _sizes(sample), scores, manifest, _training(fitted), kept, dropped)
+    store.replace("dataset", lambda out: write_dataset(out, sample.task, kept, card(page)))
+    _results(store, scores, manifest)
+    write_text(store.path("report.html"), render(page))
+    return Run(store.root, scores, verdict)
+
+
+def step_names(recipe: Recipe, sample: Sample) -> dict[str, str]:
+    """Step -> folder, named after all that it depends on. Where a run works ([where]) is in none."""
+    content = [[e.id, dict(e.fields)] for part in (sample.fit, sample.dev, sample.test, sample.pool, sample.more) for e in part]
+    made = [fingerprint(content, _sizes(sample), asdict(sample.task), recipe.seed)]
+    names = {"sample": f"sample-{made[0]}"}
+    gen = recipe.generate
+    chain: dict[str, Any] = {
+        "teacher": [recipe.generator.facts(), recipe.model.name, model_identity(recipe.model.name)],
+        "candidates": [recipe.engine.facts(), asdict(gen.sampling)],
+        "kept": [gen.count, [f.facts() for f in recipe.filters]],
+        "scores": [[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump()],
+    }
+    for step, facts in chain.items():
+        made.append(fingerprint(made[-1], facts))
+        names[step] = f"{step}-{made[-1]}"
+    return names
+
+
+def model_identity(name: str) -> str:
+    """Hashes of a folder's weight files (shipped or the user's own); a hub name stands for itself."""
+    shipped = Path(__file__).resolve().parent / "models" / name
+    folder = shipped if shipped.is_dir() else Path(name)
+    return fingerprint([file_hash(p) for p in sorted(folder.glob("*.safetensors"))]) if folder.is_dir() else name
+
+
+def _claim(store: Store, recipe: Recipe, replace: bool) -> None:
+    path, text = store.path("recipe.toml"), recipe.to_toml()
+    if path.exists() and path.read_text(encoding="utf-8") != text and not replace:
+        raise StoreError(
+            f"{store.root} holds the results of another recipe. Give --replace to make them anew (finished steps that still fit are kept), "
+            "or another name or --out."
+        )
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        for name in ("scores.json", "manifest.json", "report.html"):
+            store.path(name).unlink(missing_ok=True)
+        shutil.rmtree(store.path("dataset"), ignore_errors=True)
+    write_text(path, text)
+
+
+def _generate(store: Store, name: str, recipe: Recipe, sample: Sample, teacher: Teacher) -> dict[str, Any]:
+    """Makes the candidates that are missing; facts of the engine."""
+    facts_path = store.path(name) / "engine.json"
+    if facts_path.exists() and rows_done(store.path(name)) >= recipe.generate.count:
+        found: dict[str, Any] = json.loads(facts_path.read_text())
+        return found
+    session = recipe.engine.settings.open(teacher.model)
+    with store.reopened(name) as folder:
+        complete(folder, teacher, session, sample, recipe.generate.count, seed_for(recipe.seed, "candidates"), recipe.generate.sampling)
+        facts = dict(session.describe())
+        write_json(folder / "engine.json", facts)
+    return facts
+
+
+def _sift(out: Path, candidates: Path, recipe: Recipe, sample: Sample) -> None:
+    """kept.jsonl and dropped.jsonl: each filter judges what the ones before it kept."""
+    kept = read_candidates(candidates, recipe.generate.count)
+    dropped: list[dict[str, Any]] = []
+    for component in recipe.filters:
+        verdicts = list(_judge(component, kept, sample))
+        for candidate, verdict in zip(kept, verdicts, strict=True):
+            if not verdict.keep:
+                dropped.append({"id": candidate.id, "filter": component.kind, "reason": verdict.reason, "text": candidate.text})
+        kept = [c for c, v in zip(kept, verdicts, strict=True) if v.keep]
+    unread = [c for c in kept if c.fields is None]  # no filter of the recipe looked at the form
+    dropped += [{"id": c.id, "filter": "parse", "reason": c.problem, "text": c.text} for c in unread]
+    kept = [c for c in kept if c.fields is not None]
+    _write_lines(out / "kept.jsonl", [asdict(c) for c in kept])
+    _write_lines(out / "dropped.jsonl", dropped)
+
+
+def _judge(component: Component, candidates: list[Candidate], sample: Sample) -> Iterator[Any]:
+    judge = component.settings.judge
+    if component.settings.scope == "set":
+        yield from judge(candidates, sample)
+        return
+    parts = [candidates[i : i + JUDGED_TOGETHER] for i in range(0, len(candidates), JUDGED_TOGETHER)]
+    for verdicts in fleet.map_parts(lambda part: judge(part, sample), parts):
+        yield from verdicts
+
+
+def _score(out: Path, recipe: Recipe, sample: Sample, kept: Sequence[Candidate], counts: dict[str, Any]) -> None:
+    """scores.json and verdict.txt; each (arm, volume, seed) of the gain is a unit in the journal."""
+    rows = [Example(c.id, c.fields or {}) for c in kept]
+    seed = seed_for(recipe.seed, "scores")
+    measures = [m for component in recipe.metrics for m in component.settings.measure(sample, rows, seed)]
+    with closing(Journal(out / "units.jsonl")) as journal:
+        known = {r["name"]: r["value"] for r in journal.records}
+
+        def unit(name: str, make: Callable[[], Any]) -> Any:
+            if name not in known:
+                known[name] = make()
+                journal.add({"name": name, "value": known[name]})
+            return known[name]
+
+        spec = recipe.gain
+        gain: Gain = measure_gain(sample, rows, recipe.student.settings, seed, seeds=spec.seeds, volumes=spec.volumes, unit=unit)
+    write_text(out / "verdict.txt", gain.verdict + "\n")
+    write_json(out / "scores.json", {"measures": [asdict(m) for m in measures], "gain": gain.to_json(), "counts": counts})
+
+
+def _counts(recipe: Recipe, dropped: list[dict[str, Any]], kept: list[Candidate], fitted: Path) -> dict[str, Any]:
+    by_reason = Counter(f"{d['filter']}:{d['reason']}" for d in dropped)
+    prompt = fitted / "prompt.json"
+    too_long = json.loads(prompt.read_text())["too_long"] if prompt.exists() else {}
+    failed = {f"{split} rows longer than the context": n for split, n in too_long.items() if n}
+    return {"candidates": recipe.generate.count, "kept": len(kept), "dropped": dict(sorted(by_reason.items())), "failed": failed}
+
+
+def _manifest(recipe: Recipe, sample: Sample, names: dict[str, str], engine: dict[str, Any], timer: _Timer, counts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "steps": names,
+        "sizes": _sizes(sample),
+        "engine": engine,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
+        "seconds": timer.seconds,
+        "counts": counts,
+    }
+
+
+def _results(store: Store, scores: dict[str, Any], manifest: dict[str, Any]) -> None:
+    write_json(store.path("scores.json"), scores)
+    write_json(store.path("manifest.json"), manifest)
+
+
+def _earlier_seconds(store: Store) -> dict[str, float]:
+    path = store.path(".seconds.json")
+    found: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _training(fitted: Path) -> dict[str, Any] | None:
+    path = fitted / "training.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _sizes(sample: Sample) -> dict[str, int]:
+    return {part: len(getattr(sample, part)) for part in ("fit", "dev", "test", "pool", "more")}
+
+
+def _describe(sample: Sample) -> dict[str, Any]:
+    ids = {part: [e.id for e in getattr(sample, part)] for part in ("fit", "dev", "test", "pool")}
+    return {"sizes": _sizes(sample), "labels": list(sample.task.labels), "ids": ids}
+
+
+def _candidate(record: dict[str, Any]) -> Candidate:
+    return Candidate(**record)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))

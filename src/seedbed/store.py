@@ -1,0 +1,179 @@
+"""The run folder: fingerprints, whole-or-nothing steps, an append-only checksummed journal, parts cut from it.
+
+A step in the making is `NAME.partial/`; renaming it makes it whole. What a journal has accepted is never lost: a stop at any instant
+costs the rows in flight, and a torn last line is cut off when the journal is opened again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seedbed.errors import StoreError
+
+
+def fingerprint(*facts: Any) -> str:
+    """Six hex digits that name a step after all that it depends on."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:6]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+class Journal:
+    """Append-only records, one line each: CRC-32 of the JSON, a space, the JSON."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes the file; a torn tail (a line cut by a crash) is removed. Raises StoreError when an earlier line is damaged."""
+        self.path = path
+        self.records: list[Any] = []
+        good = 0
+        if path.exists():
+            data = path.read_bytes()
+            for line in data.splitlines(keepends=True):
+                record = _decode(line)
+                if record is None:
+                    if good + len(line) < len(data):
+                        raise StoreError(f"{path}: damaged at byte {good}. Remove the folder {path.parent.name} and run again; other steps stay.")
+                    break
+                self.records.append(record)
+                good += len(line)
+            if good < len(data):
+                os.truncate(path, good)
+        self._file = path.open("ab")
+
+    def add(self, record: Any) -> None:
+        """Accepts one record: after this returns, a killed process does not lose it."""
+        text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+        self._file.write(b"%08x %s\n" % (zlib.crc32(text), text))
+        self._file.flush()
+        self.records.append(record)
+
+    def close(self) -> None:
+        """Flushes to the disk itself, so that a power cut after this loses nothing either."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _decode(line: bytes) -> Any | None:
+    if not line.endswith(b"\n") or len(line) < 10:
+        return None
+    text = line[9:-1]
+    try:
+        return json.loads(text) if int(line[:8], 16) == zlib.crc32(text) else None
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Store:
+    """One run folder, held by one process at a time."""
+
+    root: Path
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Locks the folder. Raises StoreError when another process runs in it."""
+        import fcntl
+
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StoreError(f"{self.root} is in use by another process. Wait for it, or give another --out.") from error
+            yield
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def step(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The folder of a whole step; made by `make(folder)` when it is not there yet. `make` may find what a stopped call left."""
+        whole, partial = self.root / name, self.root / f"{name}.partial"
+        if not whole.exists():
+            partial.mkdir(parents=True, exist_ok=True)
+            make(partial)
+            partial.rename(whole)
+        return whole
+
+    @contextmanager
+    def reopened(self, name: str) -> Iterator[Path]:
+        """A step that can grow (candidates): `.partial` while it does, whole afterwards."""
+        whole, partial = self.root / name, self.root / f"{name}.partial"
+        if whole.exists():
+            whole.rename(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.rename(whole)
+
+    def replace(self, name: str, make: Callable[[Path], None]) -> Path:
+        """A folder at the top that later runs make anew (`dataset`)."""
+        whole, partial, old = self.root / name, self.root / f"{name}.partial", self.root / f"{name}.old"
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir(parents=True)
+        make(partial)
+        if whole.exists():
+            if _same(whole, partial):
+                shutil.rmtree(partial)
+                return whole
+            whole.rename(old)
+        partial.rename(whole)
+        shutil.rmtree(old, ignore_errors=True)
+        return whole
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Whether two folders hold the same files with the same bytes."""
+    names = [{str(p.relative_to(x)) for p in x.rglob("*") if p.is_file()} for x in (a, b)]
+    return names[0] == names[1] and all((a / n).read_bytes() == (b / n).read_bytes() for n in names[0])
+
+
+def write_part(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of JSON-able records as one Parquet file: `index` and `record`, the JSON; whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "index": pa.array([int(r["index"]) for r in records], pa.int64()),
+            "record": pa.array([json.dumps(r, ensure_ascii=False, sort_keys=True) for r in records], pa.string()),
+        }
+    )
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def read_parts(folder: Path) -> Iterator[dict[str, Any]]:
+    """Records of all parts, in order of parts and rows."""
+    import pyarrow.parquet as pq
+
+    for path in sorted(folder.glob("part-*.parquet")):
+        for record in pq.read_table(path, columns=["record"]).column("record").to_pylist():
+            yield json.loads(record)

@@ -1,0 +1,276 @@
+"""What a text is for: fields, labels, rendering, parsing and scoring, for each kind of task.
+
+A record is rendered as sections `Name: value`, one field after the other; `parse(render(x)) == x` for every record whose text
+values are stripped strings. A plain text is rendered as itself. Structured values (triples, dialogue acts, tests) are JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from seedbed.errors import ParseError
+from seedbed.types import Candidate, Example, Fields, Measure, Row
+
+Kind = Literal["classification", "pair", "qa", "data2text", "text2text", "math", "code", "plain"]
+LABELLED = ("classification", "pair", "qa")
+"""Kinds whose target is one of a closed set of labels."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The form of one task.
+
+    kind: which family it is of. inputs: columns that are known at prediction time. target: column to predict (None for `plain`).
+    labels: allowed targets; empty means: those seen in the sample. given: columns taken from real rows instead of being generated;
+    None means the kind's usual ones (pair: the first input; qa: the first input; data2text: all inputs). group, references, tests:
+    columns that scoring needs (MultiRC's question, several reference texts, assert statements).
+    """
+
+    kind: Kind
+    inputs: tuple[str, ...]
+    target: str | None = None
+    labels: tuple[str, ...] = ()
+    given: tuple[str, ...] | None = None
+    group: str | None = None
+    references: str | None = None
+    tests: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.inputs:
+            problems.append("'inputs' must name at least one column. Got none.")
+        if self.kind == "plain" and (self.target or len(self.inputs) != 1):
+            problems.append("a plain task has one input column and no target.")
+        if self.kind != "plain" and not self.target:
+            problems.append(f"a {self.kind} task needs 'target', the column to predict. For text alone use kind = \"plain\".")
+        if self.kind in ("pair", "qa") and len(self.inputs) < 2:
+            problems.append(f"a {self.kind} task needs at least two input columns. Got {list(self.inputs)}.")
+        for name in self.given or ():
+            if name not in self.inputs:
+                problems.append(f"'given' names {name!r}, which is no input. Allowed: {list(self.inputs)}.")
+        names = self.columns
+        if len(set(names)) != len(names):
+            problems.append(f"each column may be named once. Got {list(names)}.")
+        if any(not name.strip() or name.strip().startswith("\\") for name in names):
+            problems.append(f"a column name may not be empty or begin with a backslash. Got {list(names)}.")  # `_escape` writes one
+        titles = [_title(name) for name in names]
+        if len(set(titles)) != len(titles):
+            problems.append(f"column names must differ in more than case and underscores. Got {list(names)}.")
+        if problems:
+            raise ValueError(" ".join(problems))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns a text of this task holds, inputs first."""
+        tests = (self.tests,) if self.kind == "code" and self.tests else ()
+        return (*self.inputs, *tests, *((self.target,) if self.target else ()))
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Columns that scoring reads and no text shows."""
+        tests = (self.tests,) if self.kind != "code" and self.tests else ()
+        return tuple(c for c in (self.group, self.references) if c) + tests
+
+    @property
+    def structured(self) -> frozenset[str]:
+        """Columns whose values are lists, rendered as JSON."""
+        return frozenset(self.inputs if self.kind == "data2text" else ()) | frozenset([self.tests] if self.tests else ())
+
+    @property
+    def given_columns(self) -> tuple[str, ...]:
+        """Columns that are known before generation starts."""
+        if self.given is not None:
+            return self.given
+        return {"pair": self.inputs[:1], "qa": self.inputs[:1], "data2text": self.inputs}.get(self.kind, ())
+
+    @property
+    def has_labels(self) -> bool:
+        return self.kind in LABELLED
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The order in a text: given columns, then (classification) the label before its text, else inputs before the target."""
+        rest = [c for c in self.columns if c not in self.given_columns]
+        if self.kind == "classification" and self.target:
+            rest = [self.target, *(c for c in rest if c != self.target)]
+        return (*self.given_columns, *rest)
+
+    def render(self, fields: Fields) -> str:
+        """The whole text of one record."""
+        prefix, rest = self.split(fields)
+        return prefix + rest
+
+    def split(self, fields: Fields) -> tuple[str, str]:
+        """(the part that is given, the part to generate); the first is "" when nothing is given. They join to `render(fields)`."""
+        if self.kind == "plain":
+            return ("", str(fields[self.inputs[0]]))
+        sections = [f"{_title(name)}: {self._escape(self._show(name, fields[name]))}" for name in self.order]
+        known = len(self.given_columns)
+        prefix = "".join(s + "\n" for s in sections[:known])
+        return prefix, "\n".join(sections[known:])
+
+    def prefix(self, given: Fields) -> str:
+        """The given part alone, from the given columns alone."""
+        return "".join(f"{_title(n)}: {self._escape(self._show(n, given[n]))}\n" for n in self.given_columns)
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """Fields of one text. Raises ParseError: a section missing or empty, JSON broken, no list, a label that is not the task's."""
+        if self.kind == "plain":
+            if not text.strip():
+                raise ParseError("empty")
+            return {self.inputs[0]: text.strip()}
+        fields: dict[str, Any] = {}
+        rest = "\n" + text.strip("\n")
+        marks = [f"\n{_title(name)}:" for name in self.order]
+        if not rest.startswith(marks[0]):
+            raise ParseError("section missing")
+        for i, name in enumerate(self.order):
+            rest = rest[len(marks[i]) :]
+            end = rest.find(marks[i + 1]) if i + 1 < len(marks) else len(rest)
+            if end < 0:
+                raise ParseError("section missing")
+            fields[name] = self._read(name, self._unescape(rest[:end]).strip())
+            rest = rest[end:]
+        if self.has_labels and self.labels and fields[str(self.target)] not in self.labels:
+            raise ParseError("unknown label")
+        return fields
+
+    def input_text(self, example: Example) -> str:
+        """What a student reads: the inputs, one after the other."""
+        return "\n".join(self._show(name, example.fields[name]) for name in self.inputs)
+
+    def body(self, fields: Fields) -> str:
+        """What was generated and is not a label: the text that filters and metrics compare with real rows."""
+        skip = {*self.given_columns, *((self.target,) if self.has_labels else ())}
+        names = [n for n in self.columns if n not in skip] or list(self.columns)
+        return "\n".join(self._show(n, fields[n]) for n in names)
+
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> list[Measure]:
+        """The task's scores of predicted targets against real ones, in points (0 to 100); the first decides the gain."""
+        if len(predictions) != len(examples):
+            raise ValueError(f"one prediction an example. Got {len(predictions)} predictions, {len(examples)} examples.")
+        if not self.target or not examples:
+            reason = "a plain task has no target" if not self.target else "no examples"
+            return [Measure("score", None, "points", n=len(examples), note=reason)]
+        gold = [str(e.fields[self.target]) for e in examples]
+        if self.has_labels:
+            return _label_scores(predictions, gold, [str(e.fields[self.group]) for e in examples] if self.group else None)
+        if self.kind == "math":
+            right = [final_number(p) is not None and final_number(p) == final_number(g) for p, g in zip(predictions, gold, strict=True)]
+            return [_mean("accuracy", right)]
+        if self.kind == "code":
+            return [Measure("pass@1", None, "points", n=len(gold), note="generated code is only run in a sandbox, which this version lacks")]
+        if self.kind == "data2text":
+            references = [list(e.fields[self.references]) if self.references else [g] for e, g in zip(examples, gold, strict=True)]
+            return [_bleu(predictions, references)]
+        return [_mean("exact_match", [p.strip() == g.strip() for p, g in zip(predictions, gold, strict=True)])]
+
+    def _show(self, name: str, value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False) if name in self.structured else str(value)
+
+    def _read(self, name: str, text: str) -> Any:
+        if not text:
+            raise ParseError("empty section")
+        if name not in self.structured:
+            return text
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ParseError("broken JSON") from error
+        if not isinstance(value, list):
+            raise ParseError("not a list")
+        return value
+
+    @cached_property
+    def _mark(self) -> re.Pattern[str]:
+        names = "|".join(re.escape(_title(n)) for n in self.order)
+        return re.compile(rf"^(\\*(?:{names}):)", re.M)
+
+    def _escape(self, value: str) -> str:
+        """A line of a value that looks like a section gets a backslash; the value's own first line cannot be one."""
+        head, newline, tail = value.partition("\n")
+        return head + newline + self._mark.sub(r"\\\1", tail)
+
+    def _unescape(self, value: str) -> str:
+        head, newline, tail = value.partition("\n")
+        names = "|".join(re.escape(_title(n)) for n in self.order)
+        return head + newline + re.sub(rf"^\\(\\*(?:{names}):)", r"\1", tail, flags=re.M)
+
+
+def _title(name: str) -> str:
+    """A column's name as it stands in a text: `scenario_action` -> `Scenario action`."""
+    words = name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:].lower()
+
+
+def final_number(answer: str) -> str | None:
+    """The number after `####`, or the last number of the text; commas and a trailing `.0` are dropped."""
+    tail = answer.rsplit("####", 1)[-1]
+    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", tail)
+    if not found:
+        return None
+    number: str = found[-1].replace(",", "")
+    return re.sub(r"\.0+$", "", number)
+
+
+def _mean(name: str, right: Sequence[bool]) -> Measure:
+    return Measure(name, 100.0 * sum(right) / len(right), "points", n=len(right))
+
+
+def _label_scores(predictions: Sequence[str], gold: Sequence[str], groups: Sequence[str] | None) -> list[Measure]:
+    from sklearn.metrics import f1_score
+
+    right = [p == g for p, g in zip(predictions, gold, strict=True)]
+    n = len(gold)
+    scores = [
+        _mean("accuracy", right),
+        Measure("macro_f1", 100.0 * float(f1_score(gold, predictions, average="macro", zero_division=0.0)), "points", n=n),
+    ]
+    if groups is None:
+        return scores
+    # MultiRC (Khashabi et al. 2018): F1a over all answers, EM over questions whose answers are all right.
+    if not set(gold) <= {"true", "false"}:
+        return [*scores, Measure("f1a", None, "points", n=n, note="F1a needs the labels true and false")]
+    whole: dict[str, bool] = {}
+    for group, ok in zip(groups, right, strict=True):
+        whole[group] = whole.get(group, True) and ok
+    f1a = 100.0 * float(f1_score([g == "true" for g in gold], [p == "true" for p in predictions], zero_division=0.0))
+    return [Measure("f1a", f1a, "points", n=n), _mean("em", list(whole.values())), *scores]
+
+
+def _bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Measure:
+    try:
+        from sacrebleu import corpus_bleu
+    except ImportError:
+        return Measure("bleu", None, "points", n=len(predictions), note="install sacrebleu: pip install 'seedbed[sacrebleu]'")
+    width = max(len(r) for r in references)
+    columns = [[r[i] if i < len(r) else None for r in references] for i in range(width)]
+    return Measure("bleu", float(corpus_bleu(list(predictions), columns).score), "points", n=len(predictions))
+
+
+def read_candidate(task: Task, row: Row, text: str, finished: bool, provenance: Fields) -> Candidate:
+    """The candidate of one whole text, parsed or with its problem."""
+    fields, problem = None, ""
+    try:
+        fields = task.parse(text)
+    except ParseError as error:
+        problem = error.reason
+    return Candidate(f"c{row.index:07d}", row.index, text, fields, finished, problem, provenance)
+
+
+def labels_of(task: Task, examples: Sequence[Example]) -> tuple[str, ...]:
+    """The task's labels, or the sorted targets of the examples where the task names none; () for other kinds."""
+    if not task.has_labels or not task.target:
+        return ()
+    return task.labels or tuple(sorted({str(e.fields[task.target]) for e in examples}))
+
+
+def columns_used(task: Task) -> Mapping[str, str]:
+    """Column -> its role, for messages and cards."""
+    roles = dict.fromkeys(task.inputs, "input")
+    return roles | ({task.target: "target"} if task.target else {}) | dict.fromkeys((*task.extras, *([task.tests] if task.tests else [])), "scoring")

@@ -1,0 +1,245 @@
+"""The nouns of seedbed and the roles a component can play. Values are frozen; roles are Protocols, nothing to inherit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from seedbed.task import Task
+
+Fields = Mapping[str, Any]
+"""Column name -> value. Text columns hold stripped strings; structured columns (triples, acts, tests) hold lists."""
+
+
+def seed_for(seed: int, *parts: object) -> int:
+    """A 63-bit seed for one named use of randomness, e.g. `seed_for(7, "row", 12)`; equal on every machine."""
+    text = "\x1f".join([str(seed), *(str(p) for p in parts)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Example:
+    """One real or kept record. `weight` and `target_probs` are for training a student."""
+
+    id: str
+    fields: Fields
+    weight: float = 1.0
+    target_probs: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The user's examples. Only `fit` is learned from, choices use `dev`; metrics, students and the overlap filter alone read `test`.
+
+    `pool`: inputs without targets. `more`: real rows left out by `rows` or `fraction`; only the gain's `full` arm reads them.
+    """
+
+    task: Task
+    fit: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    pool: tuple[Example, ...] = ()
+    more: tuple[Example, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Labelled rows the user had: fit + dev."""
+        return len(self.fit) + len(self.dev)
+
+
+@dataclass(frozen=True)
+class SoftRef:
+    """A reference to a contextual soft prompt: P_theta of the weighted mean of the sources' embeddings. Vectors are never stored."""
+
+    sources: tuple[str, ...]
+    weights: tuple[float, ...]
+    noise_seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an engine completes: text, and/or a soft prefix, and/or a LoRA adapter folder. stop: a string that ends the completion."""
+
+    text: str
+    seed: int
+    soft: SoftRef | None = None
+    adapter: str | None = None
+    stop: str = ""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an engine draws tokens. temperature 0 is greedy; top_p in (0, 1]; max_tokens counts generated tokens."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 128
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An engine's answer. `finished`: the model ended by itself (False: cut at max_tokens or at the context's end)."""
+
+    text: str
+    tokens: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One unit of generation. `given`: fields already known; `source`: the fit or pool example behind it; `turns`: completions so far."""
+
+    index: int
+    seed: int
+    given: Fields = field(default_factory=dict)
+    source: str = ""
+    turns: tuple[Completion, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One generated record before filters. `fields` is None when the text could not be parsed, and then `problem` says why."""
+
+    id: str
+    index: int
+    text: str
+    fields: Fields | None
+    finished: bool
+    problem: str = ""
+    provenance: Fields = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Keep or drop; a drop has a short reason (a category, counted as `filter:reason`)."""
+
+    keep: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number with all that is needed to read it. `value` is None when it could not be measured, and then `note` says why.
+
+    better: "higher", "lower" or "closer" (to `real`). low, high: 95 % interval. real: the same number of real against real at the same n.
+    """
+
+    name: str
+    value: float | None
+    unit: str = ""
+    better: Literal["higher", "lower", "closer"] = "higher"
+    n: int = 0
+    low: float | None = None
+    high: float | None = None
+    real: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """What an engine must load. name: a shipped model, hub name or folder. soft: the fitted prompt's folder, if any. adapter: a LoRA folder."""
+
+    name: str
+    soft: Path | None = None
+    adapter: Path | None = None
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """A source of prompts. Both methods are pure."""
+
+    @property
+    def model(self) -> ModelRef: ...
+
+    def rows(self, sample: Sample, count: int, seed: int) -> Iterator[Row]:
+        """Row i is the same whatever `count` is."""
+        ...
+
+    def prompt(self, row: Row) -> Prompt | None:
+        """The next prompt of the row, or None when the row is finished."""
+        ...
+
+    def read(self, row: Row) -> list[Candidate]: ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Settings of a way to make a teacher. `needs` is what its prompts ask of an engine, e.g. {"text", "soft"}."""
+
+    @property
+    def needs(self) -> frozenset[str]: ...
+
+    def fit(self, sample: Sample, model: str, seed: int, out: Path) -> None:
+        """Writes all that `load` needs into the existing folder `out`; called again after a stop, it goes on where it stood."""
+        ...
+
+    def load(self, folder: Path, task: Task, model: str) -> Teacher: ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Completes a stream of prompts and scores continuations. `can` states what works: text, soft, adapter, score:text, score:soft."""
+
+    @property
+    def can(self) -> frozenset[str]: ...
+
+    def open(self, model: ModelRef) -> Session: ...
+
+
+@runtime_checkable
+class Session(Protocol):
+    """An engine with its model loaded."""
+
+    def complete(self, prompts: Iterable[tuple[int, Prompt]], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        """Yields (key, completion) as rows finish, in any order; reads `prompts` as slots become free."""
+        ...
+
+    def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[tuple[float, int]]:
+        """Log-likelihood in nats, and number of tokens, of each continuation after the prompt."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Facts for the manifest: hashes, device, precision."""
+        ...
+
+
+@runtime_checkable
+class Filter(Protocol):
+    """scope "row": a verdict depends on the candidate and the sample alone. scope "set": on all candidates, in their order."""
+
+    @property
+    def scope(self) -> Literal["row", "set"]: ...
+
+    def judge(self, candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
+        """One verdict a candidate, in order."""
+        ...
+
+
+@runtime_checkable
+class Metric(Protocol):
+    def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> list[Measure]: ...
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    def predict(self, examples: Sequence[Example]) -> list[str]: ...
+
+
+@runtime_checkable
+class Student(Protocol):
+    def supports(self, task: Task) -> str:
+        """The reason why the student cannot learn the task, or "" when it can."""
+        ...
+
+    def learn(self, task: Task, examples: Sequence[Example], dev: Sequence[Example], seed: int) -> Predictor: ...
+
+
+@runtime_checkable
+class Annotator(Protocol):
+    """Gives each candidate's input a target with its distribution; writes columns, drops nothing."""
+
+    def annotate(self, candidates: Sequence[Candidate], sample: Sample) -> list[Mapping[str, float]]: ...

@@ -1,0 +1,23 @@
+"""Where the tests find real data; tests that need it skip, saying so, where it is absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def shared_data() -> Path:
+    """The folder of real evaluation sets, or a skip."""
+    folder = Path(os.environ.get("SEEDBED_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set SEEDBED_SHARED to the folder that holds data/")
+    return folder
+
+
+@pytest.fixture
+def root() -> Path:
+    return ROOT

@@ -1,0 +1,30 @@
+"""Plug-ins as a user would write them: one file, nothing registered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from seedbed.engines.toy import ToySession
+from seedbed.types import Candidate, ModelRef, Sample, Verdict
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Keeps every candidate."""
+
+    scope: ClassVar[str] = "row"
+
+    def judge(self, candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
+        return [Verdict(True) for _ in candidates]
+
+
+@dataclass(frozen=True)
+class TextOnly:
+    """An engine that takes words alone."""
+
+    can: ClassVar[frozenset[str]] = frozenset({"text"})
+
+    def open(self, model: ModelRef) -> ToySession:
+        return ToySession(3, 0.1, model)

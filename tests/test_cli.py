@@ -1,0 +1,153 @@
+"""The command line as a script sees it: exit statuses, the last line of --json, messages without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from seedbed import recipe
+from seedbed.errors import DataError, RecipeError
+from seedbed.init import recipe_for
+
+ROOT = Path(__file__).resolve().parent.parent
+TOY = [
+    "--set", "engine.kind=toy", "--set", "generator.kind=hard", "--set", "generate.max_tokens=200", "--set", "generate.temperature=0.7",
+    "--set", "generate.count=80", "--set", "sample.rows=150", "--set", "student.features=tfidf",
+]  # fmt: skip
+RECIPE = """
+name = "t"
+seed = 1
+[sample]
+path = "{data}"
+[task]
+kind = "classification"
+inputs = ["message"]
+target = "queue"
+[[metric]]
+kind = "memorisation"
+[student]
+kind = "linear"
+"""
+
+
+def seedbed(*args: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "seedbed.cli", *map(str, args)], capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "r.toml").write_text(RECIPE.format(data=ROOT / "examples/helpdesk.csv"))
+    return folder, seedbed("run", folder / "r.toml", "--out", folder / "runs", "--json", *TOY)
+
+
+def test_run_prints_one_json_object_last(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = finished
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert {"folder", "verdict", "measures", "gain", "counts"} == last.keys()
+    assert json.loads((folder / "runs/t/scores.json").read_text())["counts"] == last["counts"]
+    assert "report.html" in done.stdout
+
+
+def test_show_reads_every_step(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    run = finished[0] / "runs/t"
+    state = json.loads(seedbed("show", run, "--json").stdout.splitlines()[-1])
+    assert {name.split("-")[0] for name in state["steps"]} == {"sample", "teacher", "candidates", "kept", "scores"}
+    assert set(state["steps"].values()) == {"whole", "whole, 80 rows in parts"}
+    for step in ("sample", "teacher", "candidates", "kept", "dropped", "scores"):
+        done = seedbed("show", run, step, "-n", "2", "--json")
+        assert done.returncode == 0, done.stderr
+        assert all(json.loads(line) for line in done.stdout.splitlines())
+    assert seedbed("show", run, "kep").returncode == 1
+    assert "Did you mean 'kept'" in seedbed("show", run, "kep").stderr
+    assert "is no run folder" in seedbed("show", ROOT / "src").stderr
+
+
+def test_bad_recipes_exit_2_and_failed_runs_1(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    recipe_file = finished[0] / "r.toml"
+    bad = seedbed("check", recipe_file, "--set", "generator.kind=sotf", "--set", "seed=-1")
+    assert (bad.returncode, "2 problems." in bad.stderr, "Traceback" in bad.stderr) == (2, True, False)
+    assert seedbed("check", recipe_file).returncode == 0
+    other = seedbed("run", recipe_file, "--out", finished[0] / "runs", *TOY, "--set", "seed=5")
+    assert (other.returncode, "--replace" in other.stderr) == (1, True)
+    wrong = seedbed("check", recipe_file, "--set", "task.target=quue")
+    assert wrong.returncode == 1
+    assert "quue" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    assert seedbed("run").returncode == 2
+    assert seedbed("nonsense").returncode == 2
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE.format(data=ROOT / "examples/helpdesk.csv"))
+    args = [
+        sys.executable,
+        "-m",
+        "seedbed.cli",
+        "run",
+        str(tmp_path / "r.toml"),
+        "--out",
+        str(tmp_path / "runs"),
+        *TOY,
+        "--set",
+        "generate.count=20000",
+    ]
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    journal = None
+    while process.poll() is None and not (journal and journal.stat().st_size > 10_000):
+        journal = next(tmp_path.glob("runs/t/candidates-*/journal.jsonl"), None)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "go on with the same command" in errors
+    assert "Traceback" not in errors
+    assert journal is not None
+    assert journal.stat().st_size > 10_000
+
+
+def test_list_explain_env() -> None:
+    assert "soft" in json.loads(seedbed("list", "--json").stdout.splitlines()[-1])["generator"]
+    explained = json.loads(seedbed("explain", "soft", "--json").stdout.splitlines()[-1])
+    assert explained["settings"]["tokens"] == 16
+    assert "arXiv" in (ROOT / "src/seedbed/generators/soft.py").read_text()
+    assert "Did you mean 'dedup'" in seedbed("explain", "dedpu").stderr
+    assert "torch" in json.loads(seedbed("env", "--json").stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "kind", "inputs", "target"),
+    [
+        ("message,queue", ["hello there,a", "good day,b", "how are you,a", "so long,b"], "classification", ["message"], "queue"),
+        ("premise,hypothesis,label", ["a b,c,yes", "d,e,no", "f,g,yes", "h,i,no"], "pair", ["premise", "hypothesis"], "label"),
+        ("passage,question,label", ["a b,c,yes", "d,e,no", "f,g,yes", "h,i,no"], "qa", ["passage", "question"], "label"),
+        ("question,answer", ["one and two?,#### 3", "four?,#### 4"], "math", ["question"], "answer"),
+        ("source,target", ["one two,eins zwei", "three,drei", "four,vier"], "text2text", ["source"], "target"),
+        ("text", ["one two", "three"], "plain", ["text"], None),
+    ],
+)
+def test_init_guesses_and_its_recipe_is_good(tmp_path: Path, header: str, rows: list[str], kind: str, inputs: list[str], target: str | None) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("\n".join([header, *rows]) + "\n")
+    text = recipe_for(file)
+    task = tomllib.loads(text)["task"]
+    assert (task["kind"], task["inputs"], task.get("target")) == (kind, inputs, target)
+    (tmp_path / "mine.toml").write_text(text)
+    assert recipe.load(tmp_path / "mine.toml").name == "mine"
+
+
+def test_init_names_what_does_not_fit(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("message,queue\na,b\nc,d\n")
+    with pytest.raises(RecipeError) as caught:
+        recipe_for(file, "pear", ["mesage"], "q")
+    assert len(caught.value.problems) == 3
+    with pytest.raises(DataError):
+        recipe_for(tmp_path / "absent.csv")

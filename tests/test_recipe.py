@@ -1,0 +1,129 @@
+"""A bad recipe names every problem at once: where, what was got, what is allowed."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedbed import recipe
+from seedbed.catalog import CATALOG, find
+from seedbed.errors import ComponentError, RecipeError
+
+ROOT = Path(__file__).resolve().parent.parent
+GOOD: dict[str, Any] = {
+    "sample": {"path": "examples/helpdesk.csv"},
+    "task": {"kind": "classification", "inputs": ["message"], "target": "queue"},
+}
+
+
+def test_what_is_resolved_reads_back_to_itself() -> None:
+    for path in (ROOT / "recipes").glob("*.toml"):
+        sets = [] if "[sample]" in path.read_text() else ["sample.path=../examples/helpdesk.csv"]
+        loaded = recipe.load(path, sets)
+        again = recipe.build(tomllib.loads(loaded.to_toml()), path.parent)
+        assert again == loaded
+        assert again.to_toml() == loaded.to_toml()
+
+
+def test_every_problem_is_named_at_once() -> None:
+    bad = {
+        "sead": 1,
+        "seed": -1,
+        "sample": {"path": "examples/nothing.csv", "rows": 1},
+        "task": {"kind": "clasification", "inputs": ["message"], "target": "queue"},
+        "generator": {"kind": "sotf"},
+        "filter": [{"kind": "dedup", "treshold": 0.5}, {"kind": "dedup", "threshold": 2.0}],
+        "generate": {"count": 0},
+    }
+    with pytest.raises(RecipeError) as caught:
+        recipe.build(bad, ROOT)
+    text = str(caught.value)
+    for words in (
+        "[sead] is no section of a recipe",
+        "Did you mean 'seed'?",
+        "seed must be a whole number of at least 0. Got -1.",
+        "[sample] rows",
+        "[task] kind = 'clasification'",
+        "[generator] kind = 'sotf' is unknown",
+        "Did you mean 'soft'?",
+        "[filter 1] has no setting 'treshold'",
+        "Did you mean 'threshold'?",
+        "[filter 2] threshold = 2.0",
+        "[generate] count = 0",
+    ):
+        assert words in text, words
+    assert len(caught.value.problems) == 8
+
+
+def test_a_missing_file_is_a_problem_of_the_recipe() -> None:
+    with pytest.raises(RecipeError, match="there is no such file"):
+        recipe.build(GOOD | {"sample": {"path": "examples/nothing.csv"}}, ROOT)
+
+
+def test_sections_that_must_be_there() -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe.build({}, ROOT)
+    assert len(caught.value.problems) == 2
+
+
+def test_an_engine_that_cannot_take_the_prompts_is_refused() -> None:
+    with pytest.raises(RecipeError, match="needs an engine that takes soft prompts"):
+        recipe.build(GOOD | {"engine": {"kind": "tests/plugins.py:TextOnly"}}, ROOT)
+
+
+def test_set_reaches_every_section() -> None:
+    sets = ["generator.tokens=32", "filter.1.threshold=0.5", "name=other", "task.given=[]", "student.features=tfidf", "sample.rows=40"]
+    found = recipe.build(GOOD, ROOT, sets)
+    assert found.generator.settings.tokens == 32
+    assert found.filters[1].settings.threshold == 0.5
+    assert (found.name, found.student.settings.features, found.sample.rows) == ("other", "tfidf", 40)
+    assert found.generator.kind == "soft", "setting one field keeps the default kind"
+
+
+@pytest.mark.parametrize("text", ["generator", "filter.9.kind=x", "filter.kind=x"])
+def test_a_set_that_cannot_be_applied_is_named(text: str) -> None:
+    with pytest.raises(RecipeError, match="--set"):
+        recipe.build(GOOD, ROOT, [text])
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"a = ", "is not TOML"), (b"\xff\xfe", "is not UTF-8")])
+def test_a_broken_file(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "r.toml").write_bytes(content)
+    with pytest.raises(RecipeError, match=words):
+        recipe.load(tmp_path / "r.toml")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        recipe.load(tmp_path / "absent.toml")
+
+
+def test_plugins_are_files_and_their_bytes_count(tmp_path: Path) -> None:
+    source = (ROOT / "tests/plugins.py").read_text()
+    (tmp_path / "mine.py").write_text(source)
+    raw = GOOD | {"sample": {"path": str(ROOT / "examples/helpdesk.csv")}, "filter": [{"kind": "mine.py:Parsed"}]}
+    first = recipe.build(raw, tmp_path).filters[0]
+    (tmp_path / "mine.py").write_text(source + "\n# edited\n")
+    second = recipe.build(raw, tmp_path).filters[0]
+    assert first.identity != second.identity
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("nofile.py:X", "does not exist"),
+        ("tests/plugins.py:Nothing", "has no class 'Nothing'"),
+        ("tests/plugins.py:Sequence", "must be a frozen dataclass"),
+        ("tests/plugins.py:TextOnly", "it lacks the method 'judge'"),
+        ("no.such.module:X", "cannot be imported"),
+    ],
+)
+def test_a_plugin_that_cannot_be_used(kind: str, words: str) -> None:
+    with pytest.raises(ComponentError, match=words):
+        find("filter", kind, ROOT)
+
+
+def test_everything_in_the_catalog_is_there() -> None:
+    for role, kinds in CATALOG.items():
+        for kind in kinds:
+            assert find(role, kind).__doc__

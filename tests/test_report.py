@@ -1,0 +1,438 @@
+"""The page and the card: nothing escapes, nothing unknown looks like a number, equal facts give equal bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from seedbed.report import plots, tables
+from seedbed.report.card import card
+from seedbed.report.facts import Facts
+from seedbed.report.page import page
+from seedbed.task import Task
+from seedbed.types import Candidate, Measure
+
+EVIL = "<script>alert(1)</script>"
+NAMES = [
+    "tickets",
+    'a "b": c',
+    "- x # y",
+    "{{ 7*7 }}",
+    "'",
+    "yes",
+    "1.0",
+    "tab\tand\nline",
+    "\x7f\x85\u2028",
+    "größe 🌱",
+    "\\ud83c",
+    "*&|>%@`",
+    "---",
+]
+RECIPE = """name = "tickets"
+seed = 7
+
+[sample]
+path = "private/tickets.csv"
+
+[task]
+kind = "classification"
+inputs = ["message"]
+target = "queue"
+
+[model]
+name = "seedling"
+
+[engine]
+kind = "local"
+
+[generator]
+kind = "soft"
+prompt = "auto"
+
+[generate]
+count = 40
+temperature = 1.0
+top_p = 0.95
+max_tokens = 96
+
+[[filter]]
+kind = "overlap"
+run = 13
+
+[student]
+kind = "linear"
+"""
+NONE_ARM = {"mean": None, "low": None, "high": None, "seeds": 0, "n_train": 10}
+UNMEASURED = {
+    "metric": "accuracy",
+    "arms": {"real": NONE_ARM, "synthetic": NONE_ARM, "both": NONE_ARM},
+    "difference": {"mean": None, "low": None, "high": None},
+    "smallest_detectable": None,
+    "curve": [],
+    "note": "a gain needs at least 100 test rows, got 12",
+}
+LOG = [{"step": 20 * i, "epoch": 1.25 * i, "train": 5 - i / 2, "dev": 4.6 - i / 3} for i in (1, 2, 3)]
+
+
+def arm(mean: float, n_train: int) -> dict[str, Any]:
+    return {"mean": mean, "low": mean - 2.5, "high": mean + 2.5, "seeds": 3, "n_train": n_train}
+
+
+def gain() -> dict[str, Any]:
+    curve = [{"arm": "real", "volume": n / 80, **arm(50 + n / 20, n)} for n in (20, 40, 80)]
+    curve += [{"arm": "both", "volume": m / 100, **arm(55 + m / 50, 80 + m)} for m in (50, 100)]
+    return {
+        "metric": "accuracy",
+        "arms": {"real": arm(54.0, 80), "synthetic": arm(41.5, 100), "both": arm(57.0, 180)},
+        "difference": {"mean": 3.0, "low": -0.5, "high": 6.5},
+        "smallest_detectable": 4.75,
+        "curve": curve,
+        "note": "flat from 0.5 times the real rows on",
+    }
+
+
+def facts(**changes: Any) -> Facts:
+    kept = [Candidate(f"c{i:07d}", i, f"Queue: billing\nMessage: row {i}", {"message": f"row {i}", "queue": "billing"}, True) for i in range(30)]
+    measures = [
+        Measure("verbatim_rate", 0.0, "share", "lower", 30, 0.0, 0.114, 0.02, "0 of 30; Wilson interval"),
+        Measure("mauve", None, n=30, note="needs 100 texts on each side, got 30"),
+        Measure("neighbour_ratio", 0.93, "", "closer", 30, None, None, 1.01),
+    ]
+    counts = {"candidates": 40, "kept": 30, "dropped": {"overlap:copy of fit": 3, "x.py:Polite:too polite": 7}, "failed": {"fit rows too long": 2}}
+    base = Facts(
+        name="tickets",
+        verdict="no gain could be shown; the smallest gain this test could show is 4.8 points",
+        recipe_toml=RECIPE,
+        task=Task("classification", ("message",), "queue", ("billing", "other")),
+        sizes={"fit": 80, "dev": 20, "test": 300, "pool": 0, "more": 0},
+        scores={"measures": [asdict(m) for m in measures], "gain": gain(), "counts": counts},
+        manifest={
+            "seed": 7,
+            "steps": {"sample": "sample-00aa11"},
+            "engine": {"engine": "local", "model_hash": "sha256:beef", "device": "cpu"},
+            "versions": {"python": "3.11.9", "torch": "2.13.0"},
+            "seconds": {"teacher": 81.25},
+        },
+        training={
+            "chosen": "mc",
+            "unit": "nats a token",
+            "forms": {
+                "none": {"dev": 5.19},
+                "nsp": {"dev": 3.6, "dev_shuffled": 3.6, "train": 3.5, "epoch": 3.75, "parameters": 6144, "log": LOG},
+                "mc": {"dev": 2.82, "dev_shuffled": 3.32, "train": 2.78, "epoch": 3.75, "parameters": 385345, "log": LOG},
+            },
+        },
+        kept=kept,
+        dropped=[{"id": f"c{i:07d}", "text": f"sorry {i}", "filter": "x.py:Polite", "reason": "too polite"} for i in range(30, 40)],
+    )
+    return replace(base, **changes)
+
+
+def scores(**changes: Any) -> dict[str, Any]:
+    return {**facts().scores, **changes}
+
+
+@cache
+def whole(word: str = "") -> str:
+    """The page of the usual facts, or with the word everywhere."""
+    return page(everywhere(word) if word else facts())
+
+
+class Reader(HTMLParser):
+    """Tags that are left open, all start tags with their attributes, and the visible text."""
+
+    VOID = frozenset({"meta", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words += data
+
+
+def front(text: str) -> dict[str, Any]:
+    start, matter, _ = text.split("---\n", 2)
+    assert start == ""
+    found: dict[str, Any] = yaml.safe_load(matter)
+    return found
+
+
+def everywhere(evil: str) -> Facts:
+    """The text in each place that a user, a model or a plug-in can write to."""
+    base = facts()
+    measure = asdict(Measure(evil, 1.0, evil, note=evil))
+    counts = {"candidates": 1, "kept": 1, "dropped": {f"{evil}:{evil}": 1}, "failed": {evil: 1}}
+    training = {"chosen": evil, "unit": evil, "forms": {"none": {"dev": 5.0}, evil: {**asdict_form(), "log": LOG}}}
+    return replace(
+        base,
+        name=evil,
+        verdict=evil,
+        recipe_toml=base.recipe_toml.replace('"seedling"', json.dumps(evil)),
+        task=Task("classification", (evil,), "queue"),
+        scores={"measures": [measure], "gain": {**gain(), "metric": evil, "note": evil}, "counts": counts},
+        manifest={**base.manifest, "engine": {evil: evil}, "versions": {evil: evil}, "seconds": {evil: 1.0}, "steps": {evil: evil}},
+        training=training,
+        kept=[Candidate(evil, 0, evil, {}, True, provenance={"sources": [evil]})],
+        dropped=[{"id": evil, "text": evil, "filter": evil, "reason": evil}],
+    )
+
+
+def asdict_form() -> dict[str, float]:
+    return {"dev": 3.0, "dev_shuffled": 3.1, "train": 2.9, "epoch": 1.25, "parameters": 10}
+
+
+@pytest.mark.parametrize("evil", [EVIL, '"><img src=http://x onerror=y>', "{{ 7*7 }}", "</style></pre>", "$x^2$ & <b>"])
+def test_the_page_shows_any_text_as_it_is(evil: str) -> None:
+    read, plain = Reader(page(everywhere(evil))), Reader(whole("words"))
+    assert [tag for tag, _ in read.tags] == [tag for tag, _ in plain.tags]
+    assert read.words.count(evil) >= plain.words.count("words") - 1  # the verdict's first letter
+
+
+def test_a_kept_text_is_escaped() -> None:
+    text = page(facts(kept=[Candidate("c1", 0, EVIL, {}, True)]))
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<script" not in text
+
+
+def test_the_page_loads_nothing() -> None:
+    for tag, attributes in Reader(whole()).tags:
+        assert tag not in {"script", "link", "iframe", "img", "object", "embed", "base"}
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in {"src", "href", "xlink:href", "srcset", "action"}:
+                assert str(value).startswith("#")
+    assert "@import" not in whole()
+    assert re.findall(r"url\((?!#)", whole()) == []
+
+
+def test_the_page_fits_a_phone_and_a_dark_screen() -> None:
+    read = Reader(whole())
+    metas = {a.get("name"): a.get("content") for tag, a in read.tags if tag == "meta"}
+    assert metas["color-scheme"] == "light dark"
+    assert metas["viewport"] == "width=device-width, initial-scale=1"
+    assert "prefers-color-scheme: dark" in whole()
+    assert re.findall(r'(?<!tabindex="0">\n)<table', whole()) == []  # each in a box that scrolls by itself
+    figures = " ".join(re.findall(r"<svg.*?</svg>", whole(), re.S))
+    assert set(re.findall(r"(?:fill|stroke): ([^;\"]*)", figures)) <= {
+        "none",
+        "currentColor",
+        *(f"var(--c{i}, {c})" for i, c in enumerate(plots.COLOURS)),
+    }
+
+
+def test_the_verdict_comes_first() -> None:
+    words = Reader(whole()).words.split("seedbed report", 1)[1].strip()  # after the title of the window
+    assert words.startswith("No gain could be shown; the smallest gain this test could show is 4.8 points.")
+
+
+@pytest.mark.parametrize("write", [page, card])
+def test_what_could_not_be_measured_says_why(write: Any) -> None:
+    text = write(facts())
+    assert "not measured: needs 100 texts on each side, got 30" in text
+    text = write(facts(scores=scores(gain=UNMEASURED), verdict=f"the gain could not be measured: {UNMEASURED['note']}"))
+    assert text.count("not measured: a gain needs at least 100 test rows, got 12") == 2  # the difference, the smallest gain
+    assert "None" not in text
+
+
+def test_an_unknown_number_is_no_number() -> None:
+    rows = {row[0]: row for row in tables.measures(facts().scores).rows}
+    assert rows["verbatim_rate"][1:5] == ("0 share", "0 to 0.114", "0.02", "30")
+    assert rows["mauve"][1:5] == ("not measured: needs 100 texts on each side, got 30", "", "", "30")
+    assert rows["neighbour_ratio"][1:6] == ("0.93", "not measured", "1.01", "30", "closer to real")
+    assert [row[1] for row in tables.arms(UNMEASURED).rows] == ["not measured"] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (-0.05, "-0.05"),
+        (0.12345, "0.123"),
+        (1.0, "1.00"),
+        (54.04, "54.0"),
+        (12345.6, "12,345.6"),
+        (385345, "385,345"),
+        (None, "not measured"),
+    ],
+)
+def test_numbers_keep_three_digits(value: float | None, text: str) -> None:
+    assert tables.number(value) == text
+
+
+@pytest.mark.parametrize("write", [page, card])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": None},
+        {"dropped": [], "scores": scores(counts={"candidates": 30, "kept": 30, "dropped": {}, "failed": {}})},
+        {"scores": scores(measures=[])},
+        {"scores": scores(gain={**gain(), "note": ""})},
+        {"kept": facts().kept[:1], "dropped": facts().dropped[:1]},
+        {"recipe_toml": RECIPE.replace('[[filter]]\nkind = "overlap"\nrun = 13\n', "")},
+    ],
+    ids=["no training", "nothing dropped", "no metric", "no note", "few rows", "no filter"],
+)
+def test_parts_may_be_missing(write: Any, changes: Mapping[str, Any]) -> None:
+    text = write(facts(**changes))
+    assert ("oft prompt" in text) == ("training" not in changes)
+    assert ("Nothing was dropped" in text) == ("dropped" in changes and not changes["dropped"])
+    assert ("for no metric" in text or "no metric." in text) == (changes.get("scores", {}).get("measures") == [])
+    assert write is page or ("No overlap filter was used" in text) == ("recipe_toml" in changes)
+
+
+def test_ten_rows_are_drawn_by_the_seed() -> None:
+    def shown(seed: int) -> list[str]:
+        return re.findall(r"Message: (row \d+)", page(facts(manifest={**facts().manifest, "seed": seed})))
+
+    assert len(shown(7)) == 10
+    assert shown(7) == sorted(shown(7), key=lambda row: int(row.split()[1]))
+    assert shown(7) != shown(8)
+
+
+@pytest.mark.parametrize("write", [page, card])
+def test_equal_facts_give_equal_bytes(write: Any) -> None:
+    """In this process with a drawn-from generator, and in a new one with other hashes."""
+    first = write(facts())
+    random.random()
+    assert write(facts()) == first
+    here = str(Path(__file__).parent)
+    script = f"import sys; sys.path.insert(0, {here!r}); import test_report as t; sys.stdout.buffer.write(t.{write.__name__}(t.facts()).encode())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env={**os.environ, "PYTHONHASHSEED": "1"})
+    assert done.stdout.decode() == first
+
+
+def test_the_card_does_not_know_the_time() -> None:
+    other = {**facts().manifest, "seconds": {"teacher": 1.0, "kept": 2.0}}
+    assert card(facts(manifest=other)) == card(facts())
+    assert "81.25" in whole()
+
+
+def test_the_card_names_no_file_of_the_user() -> None:
+    assert "tickets.csv" not in card(facts())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_front_matter_is_yaml_for_any_name(name: str) -> None:
+    matter = front(card(facts(name=name)))
+    assert matter == {
+        "pretty_name": name,
+        "license": "other",
+        "tags": ["synthetic", "seedbed"],
+        "task_categories": ["text-classification"],
+        "size_categories": ["n<1K"],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_huggingface_hub_reads_the_card(name: str) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    read = hub.DatasetCard(card(facts(name=name)))
+    assert read.data.pretty_name == name
+    assert read.text.startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "category"), [("pair", "text-classification"), ("qa", "question-answering"), ("data2text", "table-to-text"), ("math", "text-generation")]
+)
+def test_the_kind_of_task_gives_the_category(kind: Any, category: str) -> None:
+    text = card(facts(task=Task(kind, ("premise", "hypothesis"), "label")))
+    assert front(text)["task_categories"] == [category]
+
+
+def test_given_columns_are_said_to_be_real() -> None:
+    text = card(facts(task=Task("pair", ("premise", "hypothesis"), "label")))
+    assert "| premise | input | taken from real rows |" in text
+    assert "| hypothesis | input | generated |" in text
+    assert "The column(s) premise hold values of real rows" in text
+    assert "of real rows, not generated" not in card(facts())
+
+
+@pytest.mark.parametrize(("rows", "size"), [(999, "n<1K"), (1000, "1K<n<10K"), (10000, "10K<n<100K")])
+def test_the_number_of_rows_gives_the_size(rows: int, size: str) -> None:
+    assert front(card(facts(kept=facts().kept[:1] * rows)))["size_categories"] == [size]
+
+
+def parsed(text: str) -> tuple[list[str], str]:
+    """(the kinds of all parts, the text) of a card's Markdown, tables included."""
+    from markdown_it import MarkdownIt  # a dependency of rich
+
+    blocks = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text.split("\n---\n", 1)[1])
+    parts = [part for block in blocks for part in (block, *(block.children or ()))]
+    return [part.type for part in parts], "\n".join(part.content for part in parts if part.type == "text")
+
+
+MARKUP = ["a | b", "x\n\n# y", "[a](http://x)", "![a](x)", "`a`", "**a**", "_a_", "~~a~~", "&lt;", "<https://x>", "a\\", "a\\|b", "# a"]
+
+
+@pytest.mark.parametrize("evil", [EVIL, *MARKUP])
+def test_the_card_shows_any_text_as_it_is(evil: str) -> None:
+    (kinds, text), (plain_kinds, plain) = parsed(card(everywhere(evil))), parsed(card(everywhere("words")))
+    assert kinds == plain_kinds
+    assert text.count(" ".join(evil.split())) >= plain.count("words") - 2  # the verdict, twice, begins with a capital
+
+
+def test_names_of_measures_are_searchable_in_the_card() -> None:
+    assert "| verbatim_rate | 0 share | 0 to 0.114 | 0.02 | 30 | lower |" in card(facts())
+
+
+def test_counts_name_who_dropped_and_keep_the_sum() -> None:
+    rows = tables.counts(facts().scores["counts"]).rows
+    assert rows[1:4] == [("kept", "30", "75.0 %"), ("dropped, x.py:Polite:too polite", "7", "17.5 %"), ("dropped, overlap:copy of fit", "3", "7.5 %")]
+    assert rows[4] == ("failed, fit rows too long", "2", "")
+
+
+def test_figures_are_svg_and_share_no_id() -> None:
+    both = [plots.curve(gain()), plots.losses(facts().training or {})]
+    ids = [re.findall(r'\bid="([^"]+)"', svg) for svg in both]
+    for svg, own in zip(both, ids, strict=True):
+        assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(set(own)) == len(own) > 0
+        assert set(re.findall(r'(?:href="|url\()#([\w-]+)', svg)) <= set(own)
+    assert not set(ids[0]) & set(ids[1])
+
+
+def test_the_loss_curve_draws_each_form_over_no_prompt() -> None:
+    svg = plots.losses(facts().training or {})
+    for label in ("nsp", "mc", "no prompt", "epoch", "dev loss (nats a token)"):
+        assert f">{label}</text>" in svg
+    assert plots.losses({"unit": "x", "forms": {"none": {"dev": 1.0}}}) == ""
+
+
+def test_the_curve_draws_both_lines_and_nothing_unmeasured() -> None:
+    svg = plots.curve(gain())
+    assert ">real only</text>" in svg and ">real + synthetic</text>" in svg
+    assert plots.curve(UNMEASURED) == ""
+    lone = {**gain(), "curve": [{"arm": "both", "volume": 1.0, **NONE_ARM}, {"arm": "real", "volume": 1.0, **arm(50.0, 80)}]}
+    assert ">real only</text>" in plots.curve(lone) and ">real + synthetic</text>" not in plots.curve(lone)

@@ -1,0 +1,230 @@
+"""Whole runs: from a file to a dataset; nothing lost when a run dies; the same bytes whatever happened on the way."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedbed import recipe as recipes
+from seedbed.candidates import complete, read_candidates
+from seedbed.errors import RunFailed, StoreError
+from seedbed.run import run, step_names
+from seedbed.store import Journal, read_parts
+from seedbed.testing import tiny_sample
+from seedbed.types import Sampling
+
+ROOT = Path(__file__).resolve().parent.parent
+TOY: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 3,
+    "sample": {"path": "examples/helpdesk.csv", "rows": 150},
+    "task": {"kind": "classification", "inputs": ["message"], "target": "queue"},
+    "engine": {"kind": "toy", "order": 5},
+    "generator": {"kind": "hard", "shots": 8},
+    "generate": {"count": 120, "max_tokens": 200, "temperature": 0.7},
+    "metric": [{"kind": "memorisation"}],
+    "student": {"kind": "linear", "features": "tfidf"},
+    "gain": {"seeds": 1, "volumes": [0.5]},
+}
+REAL: dict[str, Any] = TOY | {
+    "sample": {"path": "examples/helpdesk.csv", "rows": 60},
+    "engine": {"kind": "local", "slots": 8, "cache": 96},
+    "generator": {"kind": "soft", "prompt": "mc", "tokens": 4, "epochs": 4},
+    "generate": {"count": 48, "max_tokens": 24},
+    "task": {"kind": "plain", "inputs": ["message"]},
+    "filter": [{"kind": "dedup"}, {"kind": "overlap"}],
+}
+"""Plain text, and no filter of form: so short a fit and cap would leave nothing."""
+FINAL = ("scores.json", "recipe.toml", "dataset/README.md", "dataset/data/train-00000-of-00001.parquet")
+
+
+def _snapshot(folder: Path) -> dict[str, bytes]:
+    """The bytes of all that a run leaves, but timings and the page that prints them."""
+    skip = {"manifest.json", ".seconds.json", "report.html", ".lock"}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in skip}
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("toy")
+    run(recipes.build(TOY, ROOT), out)
+    return out / "tiny"
+
+
+def test_a_run_leaves_the_files_of_the_contract(toy_run: Path) -> None:
+    for name in (*FINAL, "manifest.json", "report.html"):
+        assert (toy_run / name).is_file(), name
+    scores = json.loads((toy_run / "scores.json").read_text())
+    assert {"measures", "gain", "counts"} == scores.keys()
+    assert "verbatim_rate" in {m["name"] for m in scores["measures"]}
+    assert set(scores["measures"][0]) == {"name", "value", "unit", "better", "n", "low", "high", "real", "note"}
+    assert {"metric", "arms", "difference", "smallest_detectable", "curve", "note"} <= scores["gain"].keys()
+    counts = scores["counts"]
+    assert counts["candidates"] == counts["kept"] + sum(counts["dropped"].values()) == 120
+
+
+def test_the_dataset_opens_and_is_synthetic_only(toy_run: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.load_dataset(str(toy_run / "dataset"), split="train")
+    kept = [json.loads(line) for line in next(toy_run.glob("kept-*/kept.jsonl")).read_text().splitlines()]
+    assert len(rows) == len(kept)
+    assert set(rows.column_names) == {"message", "queue", "provenance", "synthetic"}
+    assert all(rows["synthetic"])
+    real = set((ROOT / "examples" / "helpdesk.csv").read_text().splitlines())
+    assert not {f"{r['message']},{r['queue']}" for r in rows} & real
+
+
+def test_running_again_changes_nothing(toy_run: Path) -> None:
+    times = {p: p.stat().st_mtime_ns for p in toy_run.rglob("*") if p.is_file() and "-" in p.parent.name}
+    before = _snapshot(toy_run)
+    run(recipes.build(TOY, ROOT), toy_run.parent)
+    assert _snapshot(toy_run) == before
+    assert {p: p.stat().st_mtime_ns for p in times} == times
+
+
+def test_equal_seeds_equal_bytes_other_seeds_not(toy_run: Path, tmp_path: Path) -> None:
+    run(recipes.build(TOY, ROOT), tmp_path)
+    assert _snapshot(tmp_path / "tiny") == _snapshot(toy_run)
+    run(recipes.build(TOY | {"seed": 4}, ROOT), tmp_path / "other")
+    assert (tmp_path / "other/tiny/scores.json").read_bytes() != (toy_run / "scores.json").read_bytes()
+
+
+def test_a_longer_run_extends_and_a_new_filter_repays_nothing(toy_run: Path, tmp_path: Path) -> None:
+    longer = TOY | {"generate": TOY["generate"] | {"count": 170}}
+    run(recipes.build(TOY, ROOT), tmp_path)
+    first = next((tmp_path / "tiny").glob("candidates-*/part-00000.parquet"))
+    stamp = first.stat().st_mtime_ns
+    run(recipes.build(longer, ROOT), tmp_path, replace=True)
+    assert first.stat().st_mtime_ns == stamp, "a committed part is never rewritten"
+    run(recipes.build(longer, ROOT), tmp_path / "afresh")
+    for name in FINAL:
+        assert (tmp_path / "tiny" / name).read_bytes() == (tmp_path / "afresh/tiny" / name).read_bytes(), name
+    run(recipes.build(longer | {"filter": [{"kind": "dedup"}]}, ROOT), tmp_path, replace=True)
+    assert first.stat().st_mtime_ns == stamp
+    assert len(list((tmp_path / "tiny").glob("candidates-*"))) == 1
+
+
+def test_another_recipe_is_refused_unless_replaced(toy_run: Path, tmp_path: Path) -> None:
+    run(recipes.build(TOY, ROOT), tmp_path)
+    before = _snapshot(tmp_path / "tiny")
+    with pytest.raises(StoreError, match="--replace"):
+        run(recipes.build(TOY | {"seed": 9}, ROOT), tmp_path)
+    assert _snapshot(tmp_path / "tiny") == before
+
+
+def test_a_run_that_keeps_no_row_fails(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="no row was kept of 20"):
+        run(recipes.build(TOY | {"generate": {"count": 20, "max_tokens": 2}}, ROOT), tmp_path)
+    counts = json.loads((tmp_path / "tiny/scores.json").read_text())["counts"]
+    assert counts["kept"] == 0
+    assert sum(counts["dropped"].values()) == 20
+
+
+def test_names_follow_what_a_step_depends_on() -> None:
+    sample = tiny_sample()
+    base = step_names(recipes.build(TOY, ROOT), sample)
+
+    def changed(**sections: Any) -> set[str]:
+        now = step_names(recipes.build({**TOY, **sections}, ROOT), sample)
+        return {step for step in base if now[step] != base[step]}
+
+    assert changed(generate=TOY["generate"] | {"count": 500}) == {"kept", "scores"}
+    assert changed(filter=[{"kind": "dedup", "threshold": 0.7}]) == {"kept", "scores"}
+    assert changed(student={"kind": "linear"}) == {"scores"}
+    assert changed(generate=TOY["generate"] | {"temperature": 0.1}) == {"candidates", "kept", "scores"}
+    assert changed(generator={"kind": "hard", "shots": 2}) == {"teacher", "candidates", "kept", "scores"}
+    assert changed(seed=8) == set(base)
+
+
+def test_part_sizes_do_not_change_the_rows(tmp_path: Path) -> None:
+    from seedbed.engines.toy import Toy
+    from seedbed.generators.hard import Hard
+
+    sample, hard = tiny_sample(), Hard(shots=4)
+    (tmp_path / "teacher").mkdir()
+    hard.fit(sample, "toy", 0, tmp_path / "teacher")
+    teacher = hard.load(tmp_path / "teacher", sample.task, "toy")
+    found = []
+    for rows in (7, 50, 500):
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        complete(folder, teacher, Toy().open(teacher.model), sample, 53, 1, Sampling(1.0, 1.0, 60), part_rows=rows)
+        found.append(read_candidates(folder, 53))
+        assert len(list(folder.glob("part-*"))) == -(-53 // rows)
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_torn_journal_loses_only_its_last_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    for i in range(5):
+        journal.add({"i": i, "text": "é\n" * i})
+    journal.close()
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        kept = Journal(path).records
+        assert [r["i"] for r in kept] == list(range(whole[:cut].count(b"\n")))
+    path.write_bytes(whole.replace(b'"i":1', b'"i":7'))
+    with pytest.raises(StoreError, match="damaged at byte"):
+        Journal(path)
+
+
+def _carry_out(raw: dict[str, Any], out: str) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    run(recipes.build(raw, ROOT), out)
+
+
+def _accepted(folder: Path) -> int:
+    """Rows that a candidates step has accepted: in parts and in the journal."""
+    rows: set[int] = set()
+    for step in folder.glob("candidates-*"):
+        rows |= {r["index"] for r in read_parts(step)}
+        if (step / "journal.jsonl").exists():
+            lines = (step / "journal.jsonl").read_bytes().split(b"\n")
+            rows |= {json.loads(line[9:])["index"] for line in lines[:-1]}
+    return len(rows)
+
+
+def test_killed_twenty_times_and_the_same_bytes(tmp_path: Path) -> None:
+    """kill -9 at random moments of a real run (fit, sampling, filters, scores), resumed each time."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["seedbed.run", "seedbed.lm.train", "seedbed.engines.local", "sklearn.linear_model", "transformers"])
+    start = time.monotonic()
+    process = context.Process(target=_carry_out, args=(REAL, str(tmp_path / "whole")))
+    process.start()
+    process.join()
+    whole_s = time.monotonic() - start
+    assert process.exitcode == 0
+    rng, out = random.Random(11), tmp_path / "killed"
+    kills, accepted = 0, 0
+    stamps: dict[Path, int] = {}
+    while kills < 20:
+        process = context.Process(target=_carry_out, args=(REAL, str(out)))
+        process.start()
+        process.join(rng.uniform(0.02, 0.25) * whole_s)
+        if process.is_alive():
+            os.kill(process.pid or 0, signal.SIGKILL)
+            process.join()
+        kills += 1
+        folder = out / "tiny"
+        assert _accepted(folder) >= accepted, "an accepted row was lost"
+        accepted = _accepted(folder)
+        assert {p: p.stat().st_mtime_ns for p in stamps} == stamps, "a whole step was touched"
+        steps = [p for p in folder.glob("*-*") if p.is_dir() and not p.name.endswith(".partial")] if folder.exists() else []
+        stamps = {p: p.stat().st_mtime_ns for step in steps for p in step.rglob("*")}
+    process = context.Process(target=_carry_out, args=(REAL, str(out)))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert _snapshot(out / "tiny") == _snapshot(tmp_path / "whole" / "tiny")
