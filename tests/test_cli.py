@@ -19,7 +19,7 @@ from seedbed.init import recipe_for
 ROOT = Path(__file__).resolve().parent.parent
 TOY = [
     "--set", "engine.kind=toy", "--set", "generator.kind=hard", "--set", "generate.max_tokens=200", "--set", "generate.temperature=0.7",
-    "--set", "generate.count=80", "--set", "sample.rows=150", "--set", "student.features=tfidf",
+    "--set", "generate.count=80", "--set", "sample.rows=150", "--set", "gain.seeds=1",
 ]  # fmt: skip
 RECIPE = """
 name = "t"

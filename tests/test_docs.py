@@ -16,7 +16,7 @@ from seedbed.testing import check_filter
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHORT = ["--set", "generator.epochs=4", "--set", "generate.count=120", "--set", "student.features=tfidf", "--set", "engine.cache=112"]
+SHORT = ["--set", "generator.epochs=2", "--set", "generate.count=80", "--set", "gain.seeds=1", "--set", "engine.cache=112"]
 
 
 def blocks(language: str) -> list[str]:

@@ -31,7 +31,6 @@ TOY: dict[str, Any] = {
     "generator": {"kind": "hard", "shots": 8},
     "generate": {"count": 120, "max_tokens": 200, "temperature": 0.7},
     "metric": [{"kind": "memorisation"}],
-    "student": {"kind": "linear", "features": "tfidf"},
     "gain": {"seeds": 1, "volumes": [0.5]},
 }
 REAL: dict[str, Any] = TOY | {
