@@ -160,6 +160,13 @@ def restore(folder: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.
     return found
 
 
+def optimisers_for(model: LlamaForCausalLM, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices, AdamW for the tied embedding and the norms."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
+    others = [p for n, p in model.named_parameters() if not any(p is m for m in matrices)]
+    return [Muon(matrices, lr=muon_lr), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY, fused=True)]
+
+
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")
@@ -168,12 +175,7 @@ def train(args: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.data / "tokenizer")
     batches = Batches(np.load(args.data / "train.npy", mmap_mode="r"), size.batch, args.length, args.seed)
     model = build(size, len(tokenizer), tokenizer.eos_token_id).to(device)
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
-    others = [p for n, p in model.named_parameters() if not any(p is m for m in matrices)]
-    optimisers: list[torch.optim.Optimizer] = [
-        Muon(matrices, lr=args.muon_lr),
-        torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY, fused=True),
-    ]
+    optimisers = optimisers_for(model, args.muon_lr, args.adam_lr)
     peaks = [args.muon_lr, args.adam_lr]
     step, seen = 0, 0
     if args.resume:
