@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from seedbed.data import SampleSpec, examples, load_sample, read, write_dataset
+from seedbed.data import SampleSpec, data_file, examples, load_sample, read, write_dataset
 from seedbed.errors import DataError
 from seedbed.task import Task
 from seedbed.types import Candidate, Example, Sample
@@ -271,7 +271,7 @@ def test_the_dataset_opens_elsewhere_and_is_equal_byte_for_byte(tmp_path: Path) 
     rows = [{"acts": acts, "context": ["U: hi"], "text": f"line {i}\nü", "extra": "x"} for i in range(3)]
     for folder in ("one", "two"):
         write_dataset(tmp_path / folder, task, candidates(rows), CARD)
-    names = ["README.md", "data/train-00000-of-00001.parquet"]
+    names = ["README.md", data_file(candidates(rows))]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert sorted(p.relative_to(tmp_path / "one").as_posix() for p in (tmp_path / "one").rglob("*") if p.is_file()) == names

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from seedbed.data import data_file
 from seedbed.report import plots, tables
 from seedbed.report.card import card
 from seedbed.report.facts import Facts
@@ -351,7 +352,7 @@ def test_front_matter_is_yaml_for_any_name(name: str) -> None:
         "tags": ["synthetic", "seedbed"],
         "task_categories": ["text-classification"],
         "size_categories": ["n<1K"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_file(facts().kept)}]}],
     }
 
 

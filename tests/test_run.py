@@ -42,7 +42,7 @@ REAL: dict[str, Any] = TOY | {
     "filter": [{"kind": "dedup"}, {"kind": "overlap"}],
 }
 """Plain text, and no filter of form: so short a fit and cap would leave nothing."""
-FINAL = ("scores.json", "recipe.toml", "dataset/README.md", "dataset/data/train-00000-of-00001.parquet")
+FINAL = ("scores.json", "recipe.toml", "dataset/README.md")
 
 
 def _snapshot(folder: Path) -> dict[str, bytes]:
@@ -70,15 +70,27 @@ def test_a_run_leaves_the_files_of_the_contract(toy_run: Path) -> None:
     assert counts["candidates"] == counts["kept"] + sum(counts["dropped"].values()) == 120
 
 
-def test_the_dataset_opens_and_is_synthetic_only(toy_run: Path) -> None:
+def test_the_dataset_opens_and_is_synthetic_only(toy_run: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    rows = datasets.load_dataset(str(toy_run / "dataset"), split="train")
+    rows = datasets.load_dataset(str(toy_run / "dataset"), split="train", cache_dir=str(tmp_path))
     kept = [json.loads(line) for line in next(toy_run.glob("kept-*/kept.jsonl")).read_text().splitlines()]
     assert len(rows) == len(kept)
     assert set(rows.column_names) == {"message", "queue", "provenance", "synthetic"}
     assert all(rows["synthetic"])
     real = set((ROOT / "examples" / "helpdesk.csv").read_text().splitlines())
     assert not {f"{r['message']},{r['queue']}" for r in rows} & real
+
+
+def test_two_datasets_in_one_cache_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    """`datasets` names its cache after card and file names: a run made anew in the same folder must not open as the old one."""
+    datasets = pytest.importorskip("datasets")
+    found = []
+    for seed in (3, 4):
+        run(recipes.build(TOY | {"seed": seed}, ROOT), tmp_path, replace=True)
+        found.append(datasets.load_dataset(str(tmp_path / "tiny/dataset"), split="train", cache_dir=str(tmp_path / "cache"))["message"])
+        kept = sorted((tmp_path / "tiny").glob("kept-*/kept.jsonl"), key=lambda p: p.stat().st_mtime_ns)[-1]
+        assert list(found[-1]) == [json.loads(line)["fields"]["message"] for line in kept.read_text().splitlines()]
+    assert list(found[0]) != list(found[1])
 
 
 def test_running_again_changes_nothing(toy_run: Path) -> None:
@@ -104,6 +116,8 @@ def test_a_longer_run_extends_and_a_new_filter_repays_nothing(toy_run: Path, tmp
     run(recipes.build(longer, ROOT), tmp_path, replace=True)
     assert first.stat().st_mtime_ns == stamp, "a committed part is never rewritten"
     run(recipes.build(longer, ROOT), tmp_path / "afresh")
+    grown, afresh = (next((folder / "tiny/dataset/data").iterdir()) for folder in (tmp_path, tmp_path / "afresh"))
+    assert (grown.name, grown.read_bytes()) == (afresh.name, afresh.read_bytes())
     for name in FINAL:
         assert (tmp_path / "tiny" / name).read_bytes() == (tmp_path / "afresh/tiny" / name).read_bytes(), name
     run(recipes.build(longer | {"filter": [{"kind": "dedup"}]}, ROOT), tmp_path, replace=True)

@@ -65,10 +65,13 @@ def init(
 def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer copies it)
     """Name every problem of a recipe and its data at once."""
     from seedbed.data import load_sample
+    from seedbed.gain import MIN_TEST
 
     loaded = _load(recipe, sets)
     sample = load_sample(loaded.sample, loaded.task, loaded.seed, loaded.base)
     print(f"{recipe}: good. fit {len(sample.fit)}, dev {len(sample.dev)}, test {len(sample.test)} rows; {len(sample.task.labels)} labels.")
+    if loaded.task.target and len(sample.test) < MIN_TEST:
+        print(f"note: the gain will not be measured: it needs {MIN_TEST} test rows, got {len(sample.test)}. Raise sample.test_share, or add rows.")
 
 
 @app.command()

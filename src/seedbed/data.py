@@ -7,6 +7,7 @@ to fit, and rows of the same passage, input or group never stand on two sides. (
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -294,8 +295,14 @@ def _quotas(counts: Mapping[str, int], want: int, least: int, most: Mapping[str,
     return got
 
 
+def data_file(kept: Sequence[Candidate]) -> str:
+    """`data/train-DIGEST.parquet`. `datasets` caches a local folder by its card and file names, not by what is in them: so the name says it."""
+    digest = hashlib.sha256(json.dumps([[c.id, c.fields, c.provenance] for c in kept], default=dict).encode()).hexdigest()
+    return f"data/train-{digest[:16]}.parquet"
+
+
 def write_dataset(folder: Path, task: Task, kept: Sequence[Candidate], card: str) -> None:
-    """`data/train-00000-of-00001.parquet` and README.md (the card); `datasets.load_dataset(folder)` opens it. Equal input, equal bytes.
+    """The rows in `data_file(kept)` and README.md (the card, which names it); `datasets.load_dataset(folder)` opens it. Equal input, equal bytes.
 
     Columns: the task's, `provenance` {candidate, index, sources, weights, generator, model}, of which the last four are None where
     `Candidate.provenance` lacks them, and `synthetic`, always true. Lists are nested; those of no common type are JSON texts.
@@ -312,7 +319,7 @@ def write_dataset(folder: Path, task: Task, kept: Sequence[Candidate], card: str
     columns["provenance"] = pa.array(origins, pa.struct({"candidate": pa.string(), "index": pa.int64()} | schema))
     columns["synthetic"] = pa.array([True] * len(kept), pa.bool_())
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), folder / "data" / "train-00000-of-00001.parquet")
+    pq.write_table(pa.table(columns), folder / data_file(kept))
     (folder / "README.md").write_bytes(card.encode())
 
 

@@ -68,7 +68,7 @@ def read(path: Path | str) -> Table:
         return _read_folder(path)
     if not path.exists():
         hint = did_you_mean(path.name, os.listdir(path.parent)) if path.parent.is_dir() else f" There is no folder {path.parent} either."
-        raise DataError(f"{path}: no such file.{hint} Correct the path; a relative one starts at the recipe's folder.")
+        raise DataError(f"{path}: no such file.{hint} Correct the path (in a recipe, a relative one starts at the recipe's folder).")
     suffix = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), "")
     if not suffix:
         hint = " Write one JSON object a line and call it .jsonl." if path.suffix == ".json" else ""

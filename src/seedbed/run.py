@@ -86,7 +86,10 @@ def _steps(store: Store, recipe: Recipe, timer: _Timer) -> Run:
     if not kept:
         _results(store, {"measures": [], "gain": None, "counts": counts}, {})
         reasons = ", ".join(f"{k} {n}" for k, n in counts["dropped"].items())
-        raise RunFailed(f"no row was kept of {recipe.generate.count} candidates ({reasons}). See {kept_folder / 'dropped.jsonl'}.")
+        raise RunFailed(
+            f"no row was kept of {recipe.generate.count} candidates ({reasons}). Read some: seedbed show {store.root} dropped. "
+            "Texts of the wrong form want more generator.epochs, or a stronger [model]."
+        )
     scored = timer.time("scores", lambda: store.step(names["scores"], lambda out: _score(out, recipe, sample, kept, counts)))
     scores = json.loads((scored / "scores.json").read_text())
     verdict = (scored / "verdict.txt").read_text().strip()

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seedbed.data import data_file
 from seedbed.report import tables
 from seedbed.report.facts import Facts
 
@@ -38,6 +39,7 @@ def card(facts: Facts) -> str:
     return environment.get_template("card.md.jinja").render(
         facts=facts,
         rows=rows,
+        data_file=data_file(facts.kept),
         category=CATEGORIES.get(facts.task.kind, "text-generation"),
         size=next((name for limit, name in SIZES.items() if rows < limit), "100M<n<1B"),
         verdict=tables.sentence(facts.verdict),
