@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from seedbed.engines.toy import ToySession
-from seedbed.types import Candidate, ModelRef, Sample, Verdict
+from seedbed.types import Candidate, Example, Measure, ModelRef, Sample, Verdict
 
 
 @dataclass(frozen=True)
@@ -28,3 +28,29 @@ class TextOnly:
 
     def open(self, model: ModelRef) -> ToySession:
         return ToySession(3, 0.1, model)
+
+
+@dataclass(frozen=True)
+class Raises:
+    """A filter and a metric that fail."""
+
+    scope: ClassVar[str] = "row"
+
+    def judge(self, candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
+        raise ZeroDivisionError("by a user")
+
+    def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> list[Measure]:
+        raise ZeroDivisionError("by a user")
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A filter and a metric that give nothing."""
+
+    scope: ClassVar[str] = "row"
+
+    def judge(self, candidates: Sequence[Candidate], sample: Sample) -> None:
+        return None
+
+    def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> None:
+        return None

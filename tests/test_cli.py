@@ -79,7 +79,7 @@ def test_bad_recipes_exit_2_and_failed_runs_1(finished: tuple[Path, subprocess.C
     other = seedbed("run", recipe_file, "--out", finished[0] / "runs", *TOY, "--set", "seed=5")
     assert (other.returncode, "--replace" in other.stderr) == (1, True)
     wrong = seedbed("check", recipe_file, "--set", "task.target=quue")
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert "quue" in wrong.stderr
     assert "Traceback" not in wrong.stderr
     assert seedbed("run").returncode == 2

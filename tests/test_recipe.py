@@ -108,11 +108,23 @@ def test_plugins_are_files_and_their_bytes_count(tmp_path: Path) -> None:
     assert first.identity != second.identity
 
 
+def test_a_template_is_found_from_the_recipe_and_its_bytes_count(tmp_path: Path) -> None:
+    raw = GOOD | {"sample": {"path": str(ROOT / "examples/helpdesk.csv")}, "generator": {"kind": "hard", "template": "my.jinja"}}
+    facts = []
+    for text in ("{{ given }}", "Again: {{ given }}"):
+        (tmp_path / "my.jinja").write_text(text)
+        facts.append(recipe.build(raw, tmp_path).generator.facts())
+    assert facts[0] != facts[1]
+    assert facts[0][1]["template"] == str(tmp_path / "my.jinja")
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
+        ("..a:B", "cannot be imported"),
+        (":", "cannot be imported"),
         ("nofile.py:X", "does not exist"),
-        ("tests/plugins.py:Nothing", "has no class 'Nothing'"),
+        ("tests/plugins.py:Absent", "has no class 'Absent'"),
         ("tests/plugins.py:Sequence", "must be a frozen dataclass"),
         ("tests/plugins.py:TextOnly", "it lacks the method 'judge'"),
         ("no.such.module:X", "cannot be imported"),

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from seedbed import recipe as recipes
 from seedbed.candidates import complete, read_candidates
-from seedbed.errors import RunFailed, StoreError
+from seedbed.errors import ComponentError, RunFailed, StoreError
 from seedbed.run import run, step_names
 from seedbed.store import Journal, read_parts
 from seedbed.testing import tiny_sample
@@ -151,7 +152,7 @@ def test_names_follow_what_a_step_depends_on() -> None:
 
     assert changed(generate=TOY["generate"] | {"count": 500}) == {"kept", "scores"}
     assert changed(filter=[{"kind": "dedup", "threshold": 0.7}]) == {"kept", "scores"}
-    assert changed(student={"kind": "linear"}) == {"scores"}
+    assert changed(student={"kind": "linear", "features": "tfidf"}) == {"scores"}
     assert changed(generate=TOY["generate"] | {"temperature": 0.1}) == {"candidates", "kept", "scores"}
     assert changed(generator={"kind": "hard", "shots": 2}) == {"teacher", "candidates", "kept", "scores"}
     assert changed(seed=8) == set(base)
@@ -173,6 +174,65 @@ def test_part_sizes_do_not_change_the_rows(tmp_path: Path) -> None:
         found.append(read_candidates(folder, 53))
         assert len(list(folder.glob("part-*"))) == -(-53 // rows)
     assert found[0] == found[1] == found[2]
+
+
+def test_odd_line_ends_in_texts_are_text(tmp_path: Path) -> None:
+    """U+2028 and the like end a line for `str.splitlines`, but not in JSON lines."""
+    lines = (ROOT / "examples/helpdesk.csv").read_text().splitlines()[:151]
+    odd = [lines[0], *(line.replace(" ", "\u2028", 1).replace(" ", "\u0085", 1) for line in lines[1:])]
+    (tmp_path / "odd.csv").write_text("\n".join(odd) + "\n")
+    run(recipes.build(TOY | {"sample": {"path": "odd.csv"}, "metric": []}, tmp_path), tmp_path / "runs")
+    assert "\u2028" in next(tmp_path.glob("runs/tiny/teacher-*/sources.jsonl")).read_text()
+
+
+def test_damage_is_found_and_named(toy_run: Path, tmp_path: Path) -> None:
+    def fresh(name: str) -> Path:
+        shutil.copytree(toy_run.parent, tmp_path / name)
+        return tmp_path / name
+
+    def again(out: Path, **sections: Any) -> None:
+        run(recipes.build(TOY | sections, ROOT), out, replace=bool(sections))
+
+    out = fresh("kept")
+    kept = next(out.glob("tiny/kept-*/kept.jsonl"))
+    kept.write_text("".join(kept.read_text().splitlines(keepends=True)[2:]))
+    with pytest.raises(StoreError, match="was changed after it was made"):
+        again(out)
+    kept.unlink()
+    with pytest.raises(StoreError, match="missing or damaged"):
+        again(out)
+    out = fresh("part")
+    part = next(out.glob("tiny/candidates-*/part-00000.parquet"))
+    part.write_bytes(b"")
+    with pytest.raises(StoreError, match="is damaged"):
+        again(out)
+    part.unlink()
+    again(out, generate=TOY["generate"] | {"count": 130})
+    assert json.loads((out / "tiny/scores.json").read_text())["counts"]["candidates"] == 130
+    out = fresh("seconds")
+    (out / "tiny/.seconds.json").write_text("")
+    again(out)
+    with pytest.raises(StoreError, match="cannot be written"):
+        again(out / "tiny/scores.json")
+
+
+def test_other_rows_are_not_put_in_the_place_of_finished_ones(tmp_path: Path) -> None:
+    lines = (ROOT / "examples/helpdesk.csv").read_text().splitlines(keepends=True)
+    raw = TOY | {"sample": {"path": "mine.csv"}, "metric": []}
+    (tmp_path / "mine.csv").write_text("".join(lines[:151]))
+    run(recipes.build(raw, tmp_path), tmp_path)
+    before = _snapshot(tmp_path / "tiny")
+    (tmp_path / "mine.csv").write_text("".join(lines[:140]))
+    with pytest.raises(StoreError, match="the data changed since"):
+        run(recipes.build(raw, tmp_path), tmp_path)
+    assert _snapshot(tmp_path / "tiny") == before
+
+
+@pytest.mark.parametrize("role", ["filter", "metric"])
+@pytest.mark.parametrize("kind", ["Raises", "Nothing"])
+def test_a_broken_plugin_is_named(role: str, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match=rf"\[{role}\] kind = 'tests/plugins.py:{kind}'"):
+        run(recipes.build(TOY | {role: [{"kind": f"tests/plugins.py:{kind}"}]}, ROOT), tmp_path)
 
 
 def test_a_torn_journal_loses_only_its_last_line(tmp_path: Path) -> None:

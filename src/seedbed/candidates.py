@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from seedbed.errors import StoreError
 from seedbed.progress import bar
 from seedbed.store import Journal, read_parts, write_part
 from seedbed.types import Candidate, Completion, Prompt, Row, Sample, Sampling, Session, Teacher
@@ -21,8 +22,13 @@ PART_ROWS = 500
 
 
 def rows_done(folder: Path) -> int:
-    """Rows in the committed parts; parts hold rows 0, 1, 2, ... without gaps."""
-    return sum(1 for _ in read_parts(folder)) if folder.is_dir() else 0
+    """Rows in the committed parts, which hold rows 0, 1, 2, ... Raises StoreError where one is missing."""
+    indices = [r["index"] for r in read_parts(folder)] if folder.is_dir() else []
+    if indices != list(range(len(indices))):
+        raise StoreError(
+            f"{folder}: its parts do not hold rows 0 to {max(indices)}; one was removed. Remove the folder and run again; other steps stay."
+        )
+    return len(indices)
 
 
 def read_candidates(folder: Path, count: int) -> list[Candidate]:

@@ -7,10 +7,11 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seedbed.errors import ComponentError, did_you_mean
+from seedbed.errors import ComponentError, SeedbedError, did_you_mean
 
 CATALOG: dict[str, dict[str, str]] = {
     "generator": {
@@ -43,6 +44,16 @@ METHODS = {
 }
 
 
+def guarded(where: str, work: Callable[[], Any]) -> Any:
+    """work(); what a plug-in raises becomes a ComponentError that names it. Errors of seedbed pass."""
+    try:
+        return work()
+    except SeedbedError:
+        raise
+    except Exception as error:
+        raise ComponentError(f"{where} failed: {type(error).__name__}: {error}. Correct the plug-in; what is finished is kept.") from error
+
+
 def find(role: str, kind: str, base: Path = Path()) -> type[Any]:
     """The class that `kind` names. base: folder that a plug-in file's path is relative to. Raises ComponentError."""
     shipped = CATALOG[role]
@@ -67,11 +78,12 @@ def _module(role: str, name: str, base: Path) -> Any:
     if not name.endswith(".py"):
         try:
             return importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, ValueError, TypeError) as error:
             raise ComponentError(f"[{role}] {name} cannot be imported: {error}. Is it installed in this environment?") from error
-    path = (base / name).resolve()
-    if not path.is_file():
+    path = base / name
+    if "\0" in name or not path.is_file():
         raise ComponentError(f"[{role}] the plug-in file {name} does not exist in {base.resolve()}.")
+    path = path.resolve()
     key = f"seedbed_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(key, path)
     assert spec is not None and spec.loader is not None  # a .py file always has a loader

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedbed.errors import RecipeError, SeedbedError
+from seedbed.errors import DataError, RecipeError, SeedbedError
 
 if TYPE_CHECKING:
     from seedbed.recipe import Recipe
@@ -68,7 +68,10 @@ def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer cop
     from seedbed.gain import MIN_TEST
 
     loaded = _load(recipe, sets)
-    sample = load_sample(loaded.sample, loaded.task, loaded.seed, loaded.base)
+    try:
+        sample = load_sample(loaded.sample, loaded.task, loaded.seed, loaded.base)
+    except DataError as error:
+        raise RecipeError([str(error)]) from error
     print(f"{recipe}: good. fit {len(sample.fit)}, dev {len(sample.dev)}, test {len(sample.test)} rows; {len(sample.task.labels)} labels.")
     if loaded.task.target and len(sample.test) < MIN_TEST:
         print(f"note: the gain will not be measured: it needs {MIN_TEST} test rows, got {len(sample.test)}. Raise sample.test_share, or add rows.")
@@ -168,7 +171,7 @@ def _print_scores(scores: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console, counts = Console(), scores["counts"]
+    console, counts = Console(markup=False), scores["counts"]
     dropped = ", ".join(f"{k} {v}" for k, v in counts["dropped"].items()) or "none"
     console.print(f"{counts['candidates']} candidates, {counts['kept']} kept. Dropped: {dropped}.", highlight=False)
     table = Table("measure", "value", "95 % interval", "real vs real", "n", box=None, pad_edge=False)

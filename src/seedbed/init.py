@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -73,6 +74,8 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
     table = read(file)
     rows = table.rows
     columns = list(rows[0])
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
+        raise DataError(f"{file}: the header {columns[0]!r} holds no comma: is the file separated by another sign? Save it with commas.")
     problems = [f"--{o} {c!r}: {file.name} has no such column. Allowed: {', '.join(columns)}.{did_you_mean(c, columns)}"
                 for o, cs in (("inputs", inputs or []), ("target", [target] if target else [])) for c in cs if c not in columns]  # fmt: skip
     if kind is not None and kind not in get_args(Kind):
@@ -88,14 +91,18 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
     kind = kind or _guess_kind(rows, names, target)
     if kind == "plain":
         names, target = names[:1], None
-    task = Task(kind=kind, inputs=tuple(names), target=target)  # type: ignore[arg-type]
-    words = sorted(len(str(r[c]).split()) for r in rows for c in task.columns)
+    try:
+        task = Task(kind=kind, inputs=tuple(names), target=target)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise RecipeError([f"{file}: {error} Name the columns with --inputs and --target."]) from error
+    words = sorted(len(str(r.get(c, "")).split()) for r in rows for c in task.columns)
     # A word of English is about 1.6 tokens of the shipped model; the 95th percentile of a column, times the columns, and room for names.
     tokens = int(1.6 * words[int(0.95 * (len(words) - 1))] * len(task.columns)) + 16
     max_tokens = min(400, max(48, tokens // 16 * 16 + 16))
     lines = [f"kind = {json.dumps(kind)}", f"inputs = {json.dumps(names)}"] + ([f"target = {json.dumps(target)}"] if target else [])
+    name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-") or "run"
     return RECIPE.format(
-        file=f"{file.stem}.toml", name=json.dumps(file.name.split(".")[0]), path=json.dumps(str(file)), task="\n".join(lines),
+        file=f"{file.stem}.toml", name=json.dumps(name), path=json.dumps(str(file)), task="\n".join(lines),
         max_tokens=max_tokens, cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
 
@@ -106,7 +113,7 @@ def _guess_target(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> 
     for name in TARGETS[:-1]:
         if name in lowered and len(columns) > 1:
             return lowered[name]
-    counts = {c: len({str(r[c]) for r in rows}) for c in columns}
+    counts = {c: len({str(r.get(c)) for r in rows}) for c in columns}
     best = min(counts, key=lambda c: counts[c]) if len(counts) > 1 else None
     return best if best and counts[best] <= min(MOST_LABELS, len(rows) // 2) else None
 
@@ -115,13 +122,13 @@ def _guess_kind(rows: Sequence[Mapping[str, Any]], inputs: Sequence[str], target
     if target is None:
         return "plain"
     lowered = {c.lower() for c in inputs}
-    if any(isinstance(rows[0][c], list) for c in inputs):
+    if any(isinstance(rows[0].get(c), list) for c in inputs):
         return "data2text"
     if "code" in target.lower():
         return "code"
-    if "question" in lowered and "####" in str(rows[0][target]):
+    if "question" in lowered and "####" in str(rows[0].get(target)):
         return "math"
-    values = {str(r[target]) for r in rows}
+    values = {str(r.get(target)) for r in rows}
     if len(values) <= min(MOST_LABELS, max(2, len(rows) // 2)):
         if "question" in lowered and len(inputs) > 1:
             return "qa"

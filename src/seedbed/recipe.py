@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from seedbed.catalog import find, identity
 from seedbed.data import SampleSpec
 from seedbed.errors import ComponentError, RecipeError, did_you_mean
+from seedbed.store import file_hash
 from seedbed.task import Task
 from seedbed.types import Sampling
 
@@ -50,7 +52,7 @@ class GainSpec(BaseModel):
 
     model_config = FROZEN
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
-    volumes: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 1, 2, 5, 10, 20)
+    volumes: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = (0.5, 1, 2, 5, 10, 20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +152,8 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
     problems = [p for p in (_apply(values, text) for text in sets) if p]
     problems += [f"[{k}] is no section of a recipe. Allowed: {', '.join(SECTIONS)}.{did_you_mean(k, SECTIONS)}" for k in values if k not in SECTIONS]
     name = values.get("name", "run")
-    if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
-        problems.append(f"name must be a plain word, used as a folder's name. Got {name!r}.")
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        problems.append(f"name must be a folder's name of at most 100 letters, digits, '.', '_' and '-'. Got {name!r}.")
     seed = values.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.append(f"seed must be a whole number of at least 0. Got {seed!r}.")
@@ -226,7 +228,14 @@ def _component(role: str, given: Any, base: Path, problems: list[str], where: st
         problems.append(str(error))
         return None
     settings = _validated(where, shape, {k: v for k, v in given.items() if k != "kind"}, problems)
-    return None if settings is None else Component(given["kind"], identity(role, given["kind"], base), settings)
+    if settings is None:
+        return None
+    named = identity(role, given["kind"], base)
+    for field in getattr(shape, "files", ()):  # settings that may name a file of the user's: found from the recipe, and its bytes count
+        path = base / getattr(settings, field)
+        if path.is_file():
+            settings, named = dataclasses.replace(settings, **{field: str(path.resolve())}), f"{named}:{file_hash(path)}"
+    return Component(given["kind"], named, settings)
 
 
 def _components(role: str, values: Mapping[str, Any], base: Path, problems: list[str]) -> tuple[Component, ...]:

@@ -16,17 +16,19 @@ from typing import Any
 
 from seedbed import fleet
 from seedbed.candidates import complete, read_candidates, rows_done
+from seedbed.catalog import guarded
 from seedbed.data import load_sample, write_dataset
-from seedbed.errors import RunFailed, StoreError
+from seedbed.errors import ComponentError, RunFailed, StoreError
 from seedbed.gain import Gain, measure_gain
 from seedbed.recipe import Component, Recipe
 from seedbed.report.card import card
 from seedbed.report.facts import Facts
 from seedbed.report.page import page as render
-from seedbed.store import Journal, Store, file_hash, fingerprint, write_json, write_text
-from seedbed.types import Candidate, Example, Sample, Teacher, seed_for
+from seedbed.store import Journal, Store, file_hash, fingerprint, read_lines, write_json, write_lines, write_text
+from seedbed.types import Candidate, Example, Measure, Sample, Teacher, Verdict, seed_for
 
 VERSIONED = ("seedbed", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "rensa", "pyarrow")
+SIFTED = ("kept.jsonl", "dropped.jsonl")
 JUDGED_TOGETHER = 1000
 """Candidates in one part of row-by-row filtering."""
 
@@ -65,14 +67,15 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False) -> R
         _claim(store, recipe, replace)
         timer = _Timer(_earlier_seconds(store))
         try:
-            return _steps(store, recipe, timer)
+            return _steps(store, recipe, timer, replace)
         finally:
             write_json(store.path(".seconds.json"), timer.seconds)
 
 
-def _steps(store: Store, recipe: Recipe, timer: _Timer) -> Run:
+def _steps(store: Store, recipe: Recipe, timer: _Timer, replace: bool) -> Run:
     sample: Sample = timer.time("sample", lambda: load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base))
     names = step_names(recipe, sample)
+    _same_data(store, names["sample"], replace)
     store.step(names["sample"], lambda folder: write_json(folder / "sample.json", _describe(sample)))
     generator = recipe.generator.settings
     seed = seed_for(recipe.seed, "teacher")
@@ -80,8 +83,7 @@ def _steps(store: Store, recipe: Recipe, timer: _Timer) -> Run:
     teacher: Teacher = generator.load(fitted, sample.task, recipe.model.name)
     facts = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher))
     kept_folder = timer.time("kept", lambda: store.step(names["kept"], lambda out: _sift(out, store.path(names["candidates"]), recipe, sample)))
-    kept = [_candidate(r) for r in _lines(kept_folder / "kept.jsonl")]
-    dropped = _lines(kept_folder / "dropped.jsonl")
+    kept, dropped = _sifted(kept_folder)
     counts = _counts(recipe, dropped, kept, fitted)
     if not kept:
         _results(store, {"measures": [], "gain": None, "counts": counts}, {})
@@ -140,6 +142,15 @@ def _claim(store: Store, recipe: Recipe, replace: bool) -> None:
     write_text(path, text)
 
 
+def _same_data(store: Store, name: str, replace: bool) -> None:
+    """Refuses to put results of other rows in the place of finished ones."""
+    found = [p.name for p in store.root.glob("sample-*") if p.name != name]
+    if found and store.path("scores.json").exists() and not store.path(name).exists() and not replace:
+        raise StoreError(
+            f"{store.root} holds results of other rows: the data changed since. Give --replace to make them anew, or another name or --out."
+        )
+
+
 def _generate(store: Store, name: str, recipe: Recipe, sample: Sample, teacher: Teacher) -> dict[str, Any]:
     """Makes the candidates that are missing; facts of the engine."""
     facts_path = store.path(name) / "engine.json"
@@ -167,17 +178,30 @@ def _sift(out: Path, candidates: Path, recipe: Recipe, sample: Sample) -> None:
     unread = [c for c in kept if c.fields is None]  # no filter of the recipe looked at the form
     dropped += [{"id": c.id, "filter": "parse", "reason": c.problem, "text": c.text} for c in unread]
     kept = [c for c in kept if c.fields is not None]
-    _write_lines(out / "kept.jsonl", [asdict(c) for c in kept])
-    _write_lines(out / "dropped.jsonl", dropped)
+    write_lines(out / "kept.jsonl", [asdict(c) for c in kept])
+    write_lines(out / "dropped.jsonl", dropped)
+    write_json(out / "hashes.json", {name: file_hash(out / name) for name in SIFTED})
 
 
-def _judge(component: Component, candidates: list[Candidate], sample: Sample) -> Iterator[Any]:
-    judge = component.settings.judge
-    if component.settings.scope == "set":
-        yield from judge(candidates, sample)
-        return
-    parts = [candidates[i : i + JUDGED_TOGETHER] for i in range(0, len(candidates), JUDGED_TOGETHER)]
-    for verdicts in fleet.map_parts(lambda part: judge(part, sample), parts):
+def _sifted(folder: Path) -> tuple[list[Candidate], list[dict[str, Any]]]:
+    """Kept candidates and dropped records. Raises StoreError when a file is not what the step wrote."""
+    kept, dropped = (read_lines(folder / name) for name in SIFTED)
+    hashes = folder / "hashes.json"
+    if not hashes.exists() or json.loads(hashes.read_text()) != {name: file_hash(folder / name) for name in SIFTED}:
+        raise StoreError(f"{folder} was changed after it was made. Remove it and run again; other steps stay.")
+    return [Candidate(**record) for record in kept], dropped
+
+
+def _judge(component: Component, candidates: list[Candidate], sample: Sample) -> Iterator[Verdict]:
+    def judge(part: list[Candidate]) -> list[Verdict]:
+        verdicts = guarded(f"[filter] kind = {component.kind!r}", lambda: component.settings.judge(list(part), sample))
+        if not isinstance(verdicts, list) or len(verdicts) != len(part) or not all(isinstance(v, Verdict) for v in verdicts):
+            raise ComponentError(f"[filter] kind = {component.kind!r}: judge() must give a list of {len(part)} Verdicts. Got {verdicts!r:.80}.")
+        return verdicts
+
+    size = JUDGED_TOGETHER if component.settings.scope == "row" else max(1, len(candidates))
+    parts = [candidates[i : i + size] for i in range(0, len(candidates), size)]
+    for verdicts in fleet.map_parts(judge, parts):
         yield from verdicts
 
 
@@ -185,7 +209,7 @@ def _score(out: Path, recipe: Recipe, sample: Sample, kept: Sequence[Candidate],
     """scores.json and verdict.txt; each (arm, volume, seed) of the gain is a unit in the journal."""
     rows = [Example(c.id, c.fields or {}) for c in kept]
     seed = seed_for(recipe.seed, "scores")
-    measures = [m for component in recipe.metrics for m in component.settings.measure(sample, rows, seed)]
+    measures = [m for component in recipe.metrics for m in _measured(component, sample, rows, seed)]
     with closing(Journal(out / "units.jsonl")) as journal:
         known = {r["name"]: r["value"] for r in journal.records}
 
@@ -199,6 +223,13 @@ def _score(out: Path, recipe: Recipe, sample: Sample, kept: Sequence[Candidate],
         gain: Gain = measure_gain(sample, rows, recipe.student.settings, seed, seeds=spec.seeds, volumes=spec.volumes, unit=unit)
     write_text(out / "verdict.txt", gain.verdict + "\n")
     write_json(out / "scores.json", {"measures": [asdict(m) for m in measures], "gain": gain.to_json(), "counts": counts})
+
+
+def _measured(component: Component, sample: Sample, rows: Sequence[Example], seed: int) -> list[Measure]:
+    found = guarded(f"[metric] kind = {component.kind!r}", lambda: component.settings.measure(sample, rows, seed))
+    if not isinstance(found, list) or not all(isinstance(m, Measure) for m in found):
+        raise ComponentError(f"[metric] kind = {component.kind!r}: measure() must give a list of Measures. Got {found!r:.80}.")
+    return found
 
 
 def _counts(recipe: Recipe, dropped: list[dict[str, Any]], kept: list[Candidate], fitted: Path) -> dict[str, Any]:
@@ -229,7 +260,10 @@ def _results(store: Store, scores: dict[str, Any], manifest: dict[str, Any]) -> 
 
 def _earlier_seconds(store: Store) -> dict[str, float]:
     path = store.path(".seconds.json")
-    found: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        found: dict[str, float] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}  # timings alone: a run does not stop for them
     return found
 
 
@@ -245,15 +279,3 @@ def _sizes(sample: Sample) -> dict[str, int]:
 def _describe(sample: Sample) -> dict[str, Any]:
     ids = {part: [e.id for e in getattr(sample, part)] for part in ("fit", "dev", "test", "pool")}
     return {"sizes": _sizes(sample), "labels": list(sample.task.labels), "ids": ids}
-
-
-def _candidate(record: dict[str, Any]) -> Candidate:
-    return Candidate(**record)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))

@@ -15,7 +15,7 @@ from typing import Any
 from seedbed.candidates import rows_done
 from seedbed.catalog import CATALOG, find
 from seedbed.errors import ComponentError, StoreError, did_you_mean
-from seedbed.store import read_parts
+from seedbed.store import read_lines, read_parts
 
 STEPS = ("sample", "teacher", "candidates", "kept", "scores")
 
@@ -30,7 +30,7 @@ def state_of(folder: Path) -> dict[str, Any]:
             rows = f", {rows_done(path)} rows in parts" if step == "candidates" else ""
             steps[path.name] = ("in the making" if path.name.endswith(".partial") else "whole") + rows
     scores = folder / "scores.json"
-    return {"folder": str(folder), "steps": steps, "scores": json.loads(scores.read_text()) if scores.is_file() else None}
+    return {"folder": str(folder), "steps": steps, "scores": _json(scores) if scores.is_file() else None}
 
 
 def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
@@ -40,14 +40,21 @@ def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
         raise StoreError(f"{step!r} is no step. Allowed: {', '.join((*STEPS, 'dropped'))}.{did_you_mean(step, [*STEPS, 'dropped'])}")
     place = _place(folder, "kept" if step == "dropped" else step)
     if step in ("kept", "dropped"):
-        lines = (place / f"{step}.jsonl").read_text(encoding="utf-8").splitlines()[:n]
-        return [json.loads(line) for line in lines]
+        return read_lines(place / f"{step}.jsonl")[:n]
     if step == "candidates":
         return [record for record, _ in zip(read_parts(place), range(n), strict=False)]
     if step == "teacher":
         return [{"file": p.name, "bytes": p.stat().st_size} for p in sorted(place.iterdir())] + _forms(place)
     found = json.loads((place / f"{step}.json").read_text())
     return [found]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: {error}. Run the recipe again: finished steps are kept.") from error
+    return found
 
 
 def _forms(place: Path) -> list[dict[str, Any]]:
@@ -60,7 +67,7 @@ def _forms(place: Path) -> list[dict[str, Any]]:
 
 def _place(folder: Path, step: str) -> Path:
     manifest = folder / "manifest.json"
-    named = json.loads(manifest.read_text()).get("steps", {}).get(step) if manifest.is_file() else None
+    named = _json(manifest).get("steps", {}).get(step) if manifest.is_file() else None
     found = [folder / named] if named else sorted(folder.glob(f"{step}-*"), key=lambda p: p.stat().st_mtime)
     if not found or not found[-1].is_dir():
         raise StoreError(f"{folder} has no step {step!r} yet. Run the recipe first.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +46,19 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """JSON lines, whole or not at all."""
+    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON lines; a line ends at a newline alone (a text may hold other line separators). Raises StoreError when the file is damaged."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is missing or damaged: {error}. Remove the folder {path.parent} and run again; other steps stay.") from error
+
+
 class Journal:
     """Append-only records, one line each: CRC-32 of the JSON, a space, the JSON."""
 
@@ -55,7 +69,7 @@ class Journal:
         good = 0
         if path.exists():
             data = path.read_bytes()
-            for line in data.splitlines(keepends=True):
+            for line in re.findall(rb"[^\n]*\n|[^\n]+$", data):
                 record = _decode(line)
                 if record is None:
                     if good + len(line) < len(data):
@@ -101,8 +115,12 @@ class Store:
         """Locks the folder. Raises StoreError when another process runs in it."""
         import fcntl
 
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise StoreError(f"{self.root} cannot be written: {error.strerror}. Give another --out.") from error
+        with file as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -171,9 +189,13 @@ def write_part(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_parts(folder: Path) -> Iterator[dict[str, Any]]:
-    """Records of all parts, in order of parts and rows."""
+    """Records of all parts, in order of parts and rows. Raises StoreError for a damaged one."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     for path in sorted(folder.glob("part-*.parquet")):
-        for record in pq.read_table(path, columns=["record"]).column("record").to_pylist():
-            yield json.loads(record)
+        try:
+            records = pq.read_table(path, columns=["record"]).column("record").to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(f"{path} is damaged: {error}. Remove the folder {folder} and run again; other steps stay.") from error
+        yield from map(json.loads, records)

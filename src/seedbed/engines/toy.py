@@ -5,7 +5,6 @@ What it reads: a text prompt's own words, a soft reference's source texts, an ad
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from seedbed.errors import EngineError
+from seedbed.store import read_lines
 from seedbed.types import Completion, ModelRef, Prompt, Sampling
 
 END = "\x03"
@@ -110,8 +110,7 @@ class ToySession:
     def _sources(self) -> dict[str, str]:
         if not self.model.soft:
             raise EngineError("a soft prompt was asked for, but the engine was opened without one (ModelRef.soft).")
-        lines = (self.model.soft / "sources.jsonl").read_text(encoding="utf-8").splitlines()
-        return {entry["id"]: entry["text"] for entry in map(json.loads, lines)}
+        return {entry["id"]: entry["text"] for entry in read_lines(self.model.soft / "sources.jsonl")}
 
 
 def _count(texts: Sequence[str], order: int) -> dict[str, Counter[str]]:

@@ -12,7 +12,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from seedbed.catalog import guarded
 from seedbed.errors import ComponentError
+from seedbed.store import read_lines, write_lines
 from seedbed.task import Task, columns_used, read_candidate
 from seedbed.types import Candidate, ModelRef, Prompt, Row, Sample, seed_for
 
@@ -31,6 +33,7 @@ class Hard:
 
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"text"})
+    files: ClassVar[tuple[str, ...]] = ("template",)
 
     template: str = "few-shot"
     shots: Annotated[int, Field(ge=0, le=64)] = 5
@@ -47,7 +50,7 @@ class Hard:
         (out / "template.jinja").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
         task = sample.task
         entries = [{"id": e.id, "text": task.render(e.fields), "given": {c: e.fields[c] for c in task.given_columns}} for e in sample.fit]
-        (out / "sources.jsonl").write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in entries), encoding="utf-8")
+        write_lines(out / "sources.jsonl", entries)
         (out / "seed.json").write_text(json.dumps({"seed": seed}))
 
     def load(self, folder: Path, task: Task, model: str) -> HardTeacher:
@@ -63,15 +66,20 @@ class HardTeacher:
 
     @cached_property
     def sources(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "sources.jsonl").read_text(encoding="utf-8").splitlines()]
+        return read_lines(self.folder / "sources.jsonl")
 
     @cached_property
     def _template(self) -> Any:
-        from jinja2 import StrictUndefined
+        from jinja2 import StrictUndefined, TemplateError
         from jinja2.sandbox import SandboxedEnvironment
 
         environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        return environment.from_string((self.folder / "template.jinja").read_text(encoding="utf-8"))
+        try:
+            return environment.from_string((self.folder / "template.jinja").read_text(encoding="utf-8"))
+        except TemplateError as error:
+            raise ComponentError(
+                f"[generator] the template is broken: {error}. Correct it; shipped ones are in seedbed/generators/templates."
+            ) from error
 
     def rows(self, sample: Sample, count: int, seed: int) -> Iterator[Row]:
         """Given fields come from the fit examples in turn."""
@@ -86,9 +94,8 @@ class HardTeacher:
         if row.turns:
             return None
         given = self.task.prefix(row.given)
-        text = self._template.render(
-            examples=[s["text"] for s in self._shots(row)], columns=dict(columns_used(self.task)), labels=list(self.task.labels), given=given
-        )
+        known = {"examples": [s["text"] for s in self._shots(row)], "columns": dict(columns_used(self.task)), "labels": list(self.task.labels)}
+        text = guarded("[generator] the template", lambda: self._template.render(given=given, **known))
         return Prompt(text, row.seed, stop=STOP)
 
     def read(self, row: Row) -> list[Candidate]:

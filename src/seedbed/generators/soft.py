@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from seedbed.errors import DataError, ModelError
+from seedbed.store import read_lines, write_lines
 from seedbed.task import Task, read_candidate
 from seedbed.types import Candidate, Example, ModelRef, Prompt, Row, Sample, SoftRef, seed_for
 
@@ -151,8 +152,7 @@ class SoftTeacher:
 
     @cached_property
     def sources(self) -> list[dict[str, Any]]:
-        lines = (self._folder / "sources.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return read_lines(self._folder / "sources.jsonl")
 
     @property
     def _folder(self) -> Path:
@@ -186,7 +186,7 @@ def _write(out: Path, net: SoftPrompt, z: torch.Tensor, facts: dict[str, Any], s
 
     tensors = {f"theta/{name}": value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     save_file(tensors | {"contexts": z.contiguous()}, out / "prompt.safetensors")
-    (out / "sources.jsonl").write_text("".join(json.dumps(s, ensure_ascii=False) + "\n" for s in sources), encoding="utf-8")
+    write_lines(out / "sources.jsonl", sources)
     (out / "training.json").write_text(json.dumps(training, indent=1))
     (out / "prompt.json").write_text(json.dumps(facts, indent=1))
     for checkpoint in out.glob("checkpoint-*"):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from seedbed.errors import EngineError, ModelError
 from seedbed.lm.prompts import SoftPrompt
+from seedbed.store import read_lines
 from seedbed.types import SoftRef
 
 
@@ -51,5 +52,5 @@ def load_soft(folder: Path, model_hash: str, device: torch.device) -> SoftVector
     theta = {name.removeprefix("theta/"): value for name, value in tensors.items()}
     net = SoftPrompt(facts["form"], torch.ones_like(theta["prompts"]), 1.0, contexts.shape[1], facts["hidden"], facts["rank"])
     net.load_state_dict(theta)
-    ids = [json.loads(line)["id"] for line in (folder / "sources.jsonl").read_text(encoding="utf-8").splitlines()]
+    ids = [entry["id"] for entry in read_lines(folder / "sources.jsonl")]
     return SoftVectors(net.to(device).eval().requires_grad_(False), contexts, {name: i for i, name in enumerate(ids)}, model_hash)
