@@ -12,7 +12,7 @@ import argparse
 import json
 import lzma
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,15 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class Call:
-    """One call of train.py: first and last logged step, tokens seen by then, minutes, last logged loss."""
+    """One call of train.py: first and last logged step, tokens seen by then, minutes, last logged loss, peak rates."""
 
     first: int
     last: int
     tokens: int
     minutes: float
     loss: float
+    muon_lr: float
+    adam_lr: float
 
 
 def calls(log: Path, step: int) -> list[Call]:
@@ -66,9 +68,17 @@ def calls(log: Path, step: int) -> list[Call]:
         kept = [entry for entry in group if entry["step"] <= step]
         if kept:
             first, last = kept[0], kept[-1]
-            found.append(Call(int(first["step"]), int(last["step"]), int(last["tokens"]), last["seconds"] / 60, last["loss"]))
+            reached = int(first["step"]), int(last["step"]), int(last["tokens"])
+            found.append(Call(*reached, last["seconds"] / 60, last["loss"], last["muon_lr"], last["adam_lr"]))
             step = int(first["step"]) - 1
     return found[::-1]
+
+
+def history(checkpoint: Path) -> dict[str, Any]:
+    """The checkpoint's counters with every call that led to it: those before a released model it went on from, then those in the log."""
+    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
+    own = [asdict(call) for call in calls(checkpoint.parent / "log.jsonl", state["step"])]
+    return state | {"calls": state.get("calls", []) + own}
 
 
 def ship(checkpoint: Path, tokenizer: Any, out: Path) -> None:
@@ -121,7 +131,8 @@ def squeezed(file: Path) -> float:
 
 def card(args: argparse.Namespace, model: Any, tokenizer: Any) -> str:
     """The model card; measures whatever it says."""
-    state = json.loads((args.checkpoint / "state.json").read_text())
+    state = history(args.checkpoint)
+    (args.out / "state.json").write_text(json.dumps(state, indent=1) + "\n")  # so that train.py can go on from the shipped model
     texts = (args.corpus / "valid.txt.xz", args.text)
     shards, size = weigh(args.out)
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
@@ -136,7 +147,7 @@ def card(args: argparse.Namespace, model: Any, tokenizer: Any) -> str:
         state=state,
         decayed=args.checkpoint.name.endswith("-final"),
         stream=len(np.load(args.data / "train.npy", mmap_mode="r")),
-        calls=calls(args.checkpoint.parent / "log.jsonl", state["step"]),
+        calls=state["calls"],
         commands=args.commands.read_text().strip(),
         bits=[(file.name, bits_per_byte(model, tokenizer, read(file)), squeezed(file)) for file in texts],
         overlap=table(overlaps(args.corpus, args.eval)),

@@ -4,8 +4,8 @@
 
 Schedule: warm-up, stable, decay. `--decay` is the share of this call's minutes over which the learning rate falls to zero (0: none);
 the checkpoint written just before it is marked `-stable` and any later call may resume from it: `--resume ...-stable --decay 1`
-is the decay branch alone. Ctrl-C or a kill ends the call with a checkpoint marked `-stopped`. Muon (Jordan et al. 2024) steps the
-matrices, AdamW the tied embedding and the norms.
+is the decay branch alone. A released model is resumed the same way, without its optimisers' state: the rates warm up anew. Ctrl-C or a
+kill ends the call with a checkpoint marked `-stopped`. Muon (Jordan et al. 2024) steps the matrices, AdamW the tied embedding and the norms.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,7 +136,7 @@ def loss_of(model: LlamaForCausalLM, tokens: torch.Tensor, eos: int) -> torch.Te
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
-def save(folder: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], state: dict[str, object]) -> None:
+def save(folder: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], state: dict[str, Any]) -> None:
     """Weights, optimiser state and counters, without pickle; whole or not at all."""
     partial = folder.with_name(folder.name + ".partial")
     model.save_pretrained(partial)
@@ -148,15 +149,18 @@ def save(folder: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Opt
     partial.rename(folder)
 
 
-def restore(folder: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer]) -> dict[str, int]:
+def restore(folder: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer]) -> dict[str, Any]:
+    """Weights, and the optimisers' state where the folder has it (a released model does not); returns the counters."""
     model.load_state_dict(LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
+    found: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    if not (folder / "optimisers.safetensors").exists():
+        return found
     states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimisers]
     for name, tensor in load_file(folder / "optimisers.safetensors").items():
         i, key, field = name.split("/")
         states[int(i)].setdefault(int(key), {})[field] = tensor
     for optimiser, state in zip(optimisers, states, strict=True):
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    found: dict[str, int] = json.loads((folder / "state.json").read_text())
     return found
 
 
@@ -177,12 +181,14 @@ def train(args: argparse.Namespace) -> None:
     model = build(size, len(tokenizer), tokenizer.eos_token_id).to(device)
     optimisers = optimisers_for(model, args.muon_lr, args.adam_lr)
     peaks = [args.muon_lr, args.adam_lr]
+    state: dict[str, Any] = {"seed": args.seed, "size": asdict(size), "muon_lr": args.muon_lr, "adam_lr": args.adam_lr}
     step, seen = 0, 0
     if args.resume:
         found = restore(args.resume, model, optimisers)
-        step, seen = found["step"], found["tokens"]
+        step, seen = int(found["step"]), int(found["tokens"])
+        state["calls"] = found.get("calls", [])  # what led to a released model, whose log is elsewhere
+    begun = 0 if args.resume and (args.resume / "optimisers.safetensors").exists() else step
     compiled = torch.compile(loss_of)
-    state = {"seed": args.seed, "size": asdict(size), "muon_lr": args.muon_lr, "adam_lr": args.adam_lr}
     with torch.autocast(device, dtype=torch.bfloat16):  # compile outside the budget
         compiled(model, batches[step].to(device), tokenizer.eos_token_id).backward()
     model.zero_grad(set_to_none=True)
@@ -201,7 +207,7 @@ def train(args: argparse.Namespace) -> None:
             if decaying and not stable_saved:
                 save(args.out / f"step-{step:06d}-stable", model, optimisers, state | {"step": step, "tokens": seen})
                 stable_saved = True
-            factor = min(1.0, (step + 1) / WARMUP) * (left / args.decay if decaying else 1.0)
+            factor = min(1.0, (step + 1 - begun) / WARMUP) * (left / args.decay if decaying else 1.0)
             for optimiser, peak in zip(optimisers, peaks, strict=True):
                 optimiser.param_groups[0]["lr"] = peak * factor
             tokens = batches[step].to(device)
@@ -219,7 +225,8 @@ def train(args: argparse.Namespace) -> None:
                 rate = (seen - first) / (time.monotonic() - start)
                 note = f"step {step:,}  loss {smooth:.3f}  {rate:,.0f} tokens/s  {seen / 1e6:.1f} M tokens"
                 progress.update(bar, completed=spent, note=note)
-                log.write(json.dumps({"step": step, "tokens": seen, "loss": round(value, 4), "seconds": round(spent, 1)}) + "\n")
+                entry = {"step": step, "tokens": seen, "loss": round(value, 4), "seconds": round(spent, 1)}
+                log.write(json.dumps(entry | {"muon_lr": args.muon_lr, "adam_lr": args.adam_lr}) + "\n")
                 log.flush()
             if time.monotonic() - last_save > args.save_minutes * 60:
                 save(args.out / f"step-{step:06d}", model, optimisers, state | {"step": step, "tokens": seen})
