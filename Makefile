@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test check bench format clean
 
 install: .venv/ready
 
@@ -25,9 +25,20 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.venv-bench/ready: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --upgrade pip
+	.venv-bench/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	.venv-bench/bin/python -m pip install --quiet -c constraints.txt -e . -r benchmarks/requirements.txt
+	touch .venv-bench/ready
+
+# Against the peers, in an environment of its own: make bench, or make bench QUICK=1
+bench: .venv-bench/ready
+	HF_HUB_OFFLINE=1 .venv-bench/bin/python benchmarks/run_all.py $(if $(QUICK),--quick)
+
 format: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-bench runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
