@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "pretrain"))
 
 from bits import bits_per_byte, read, windows  # noqa: E402
 from overlap import overlaps  # noqa: E402
-from release import calls, complete  # noqa: E402
+from release import calls, complete, history  # noqa: E402
 
 NASTY = [
     "",
@@ -211,8 +211,13 @@ def test_overlap_counts_rows_with_a_shared_run_of_13_words(tmp_path: Path) -> No
 def test_minutes_leave_out_what_was_run_again(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     steps = [(10, 60), (20, 120), (30, 180), (30, 30), (40, 90), (50, 150)]  # the second call resumed at step 20
-    log.write_text("".join(json.dumps({"step": s, "tokens": s * 100, "loss": 5.0, "seconds": t}) + "\n" for s, t in steps))
+    entry = {"loss": 5.0, "muon_lr": 0.02, "adam_lr": 0.01}
+    log.write_text("".join(json.dumps(entry | {"step": s, "tokens": s * 100, "seconds": t}) + "\n" for s, t in steps))
     found = calls(log, 50)
     assert [(c.first, c.last, c.tokens, c.minutes) for c in found] == [(10, 20, 2000, 2.0), (30, 50, 5000, 2.5)]
     assert [c.minutes for c in calls(log, 40)] == [2.0, 1.5]
     assert calls(tmp_path / "absent.jsonl", 50) == []
+    (tmp_path / "step-50").mkdir()
+    before = {"first": 1, "last": 9, "tokens": 900, "minutes": 1.0, "loss": 6.0, "muon_lr": 0.02, "adam_lr": 0.01}
+    (tmp_path / "step-50/state.json").write_text(json.dumps({"step": 50, "calls": [before]}))  # gone on with from a released model
+    assert [c["last"] for c in history(tmp_path / "step-50")["calls"]] == [9, 20, 50]
