@@ -246,6 +246,7 @@ SPECS: list[tuple[dict[str, Any], str]] = [
     ({"path": "a", "rows": 1}, "greater than or equal to 2"),
     ({"path": "a", "fraction": 1.5}, "less than or equal to 1"),
     ({"path": "a", "paht": "b"}, "paht"),
+    ({"path": "a", "license": "CC BY 4.0"}, "license"),
 ]
 
 
@@ -270,7 +271,7 @@ def test_the_dataset_opens_elsewhere_and_is_equal_byte_for_byte(tmp_path: Path) 
     acts = [{"act": "INFORM", "slot": "city", "values": ["Bonn", 'a "b"']}, {"act": "REQUEST", "slot": "", "values": []}]
     rows = [{"acts": acts, "context": ["U: hi"], "text": f"line {i}\nü", "extra": "x"} for i in range(3)]
     for folder in ("one", "two"):
-        write_dataset(tmp_path / folder, task, candidates(rows), CARD)
+        write_dataset(tmp_path / folder, task, candidates(rows), lambda _: CARD)
     names = ["README.md", data_file(candidates(rows))]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -287,11 +288,11 @@ def test_the_dataset_opens_elsewhere_and_is_equal_byte_for_byte(tmp_path: Path) 
 
 @pytest.mark.parametrize("triples", [[["a", 1]], [[1], [1.5]], [{"a": 1}, {"b": 2}], []])
 def test_lists_of_mixed_types_come_back_as_they_were(tmp_path: Path, triples: list[Any]) -> None:
-    write_dataset(tmp_path, FACTS, candidates([{"triples": triples, "text": "t"}]), CARD)
+    write_dataset(tmp_path, FACTS, candidates([{"triples": triples, "text": "t"}]), lambda _: CARD)
     assert json.dumps(examples(read(tmp_path), FACTS)[0].fields["triples"]) == json.dumps(triples)
 
 
 def test_a_candidate_without_fields_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="without fields"):
-        write_dataset(tmp_path, TICKETS, [Candidate("c", 0, "", None, True, "empty")], CARD)
+        write_dataset(tmp_path, TICKETS, [Candidate("c", 0, "", None, True, "empty")], lambda _: CARD)
     assert not list(tmp_path.iterdir())

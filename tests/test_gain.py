@@ -174,7 +174,7 @@ def test_a_test_that_nothing_changes_still_has_a_smallest_gain_above_zero() -> N
     gain = measure_gain(sample(test=200), rows(18, 0, "new"), Scripted(), 0)
     assert gain.difference == Difference(0.0, 0.0, 0.0, 0.0)
     assert gain.smallest_detectable == 100 * 4 / 200
-    assert gain.verdict.endswith("points, 95 % interval 0.0 to 0.0); the smallest gain this test could show is 2.0 points")
+    assert gain.verdict.endswith("points, 95 % interval 0.0 to 0.0); the smallest this test could show is 2.0 points")
 
 
 def test_the_verdicts() -> None:
@@ -184,8 +184,8 @@ def test_the_verdicts() -> None:
     none = replace(blank, difference=Difference(1.0, -1.1, 3.1, 1.07), smallest_detectable=3.0)
     assert up.verdict == "real + synthetic beats real by 4.1 points (95 % interval 2.8 to 5.4)"
     assert down.verdict == "real + synthetic is worse than real by 4.1 points (95 % interval 2.8 to 5.4)"
-    seen = "real + synthetic minus real is 1.0 points, 95 % interval -1.1 to 3.1"
-    assert none.verdict == f"no gain could be shown ({seen}); the smallest gain this test could show is 3.0 points"
+    seen = "1.0 points, 95 % interval -1.1 to 3.1"
+    assert none.verdict == f"no gain could be shown ({seen}); the smallest this test could show is 3.0 points"
     assert blank.verdict == "the gain could not be measured: why not"
 
 

@@ -6,8 +6,10 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
@@ -19,9 +21,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from seedbed.data import data_file
+from seedbed.data import Written, write_dataset
 from seedbed.report import plots, tables
-from seedbed.report.card import card
+from seedbed.report.card import card as card_of
 from seedbed.report.facts import Facts
 from seedbed.report.page import page
 from seedbed.task import Task
@@ -77,6 +79,14 @@ run = 13
 [student]
 kind = "linear"
 """
+PROVENANCE = [
+    {"name": "candidate", "dtype": "string"},
+    {"name": "index", "dtype": "int64"},
+    {"name": "sources", "list": "string"},
+    {"name": "weights", "list": "float64"},
+    {"name": "generator", "dtype": "string"},
+    {"name": "model", "dtype": "string"},
+]
 NONE_ARM = {"mean": None, "low": None, "high": None, "seeds": 0, "n_train": 10}
 UNMEASURED = {
     "metric": "accuracy",
@@ -138,9 +148,29 @@ def facts(**changes: Any) -> Facts:
             },
         },
         kept=kept,
-        dropped=[{"id": f"c{i:07d}", "text": f"sorry {i}", "filter": "x.py:Polite", "reason": "too polite"} for i in range(30, 40)],
+        dropped=[{"id": f"c{i:07d}", "text": f"sorry {i}", "filter": "x.py:Polite", "reason": "too polite", "label": "other"} for i in range(30, 40)],
+        labels={"billing": 60, "other": 40},
+        closeup={
+            "map": {"real": [[0.1, 0.2], [-0.3, 0.1], [0.0, 0.4]], "synthetic": [[0.2, 0.2], [0.1, 0.0], [0.3, -0.1]], "share": 0.14, "note": ""},
+            "nearest": [{"id": f"c{i:07d}", "real": f"t-{i}", "split": "fit", "text": f"true {i}", "cosine": 0.5 + i / 100} for i in range(4, 24)],
+            "searched": 400,
+        },
+        licenses={"sample": None, "model": "apache-2.0"},
     )
     return replace(base, **changes)
+
+
+@cache
+def written() -> Written:
+    """What `write_dataset` says of the usual rows."""
+    found: list[Written] = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_dataset(Path(folder), facts().task, facts().kept, lambda w: found.append(w) or "")
+    return found[0]
+
+
+def card(of: Facts, **changes: Any) -> str:
+    return card_of(of, replace(written(), rows=len(of.kept), **changes))
 
 
 def scores(**changes: Any) -> dict[str, Any]:
@@ -205,7 +235,14 @@ def everywhere(evil: str) -> Facts:
         manifest={**base.manifest, "engine": {evil: evil}, "versions": {evil: evil}, "seconds": {evil: 1.0}, "steps": {evil: evil}},
         training=training,
         kept=[Candidate(evil, 0, evil, {}, True, provenance={"sources": [evil]})],
-        dropped=[{"id": evil, "text": evil, "filter": evil, "reason": evil}],
+        dropped=[{"id": evil, "text": evil, "filter": evil, "reason": evil, "label": evil}],
+        labels={evil: 1},
+        closeup={
+            "map": {"real": [], "synthetic": [], "share": None, "note": evil},
+            "nearest": [{"id": evil, "real": evil, "split": evil, "text": evil, "cosine": 0.5}],
+            "searched": 1,
+        },
+        licenses={"sample": None, "model": evil},
     )
 
 
@@ -327,8 +364,8 @@ def test_equal_facts_give_equal_bytes(write: Any) -> None:
     first = write(facts())
     random.random()
     assert write(facts()) == first
-    here = str(Path(__file__).parent)
-    script = f"import sys; sys.path.insert(0, {here!r}); import test_report as t; sys.stdout.buffer.write(t.{write.__name__}(t.facts()).encode())"
+    here, name = str(Path(__file__).parent), "page" if write is page else "card"
+    script = f"import sys; sys.path.insert(0, {here!r}); import test_report as t; sys.stdout.buffer.write(t.{name}(t.facts()).encode())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env={**os.environ, "PYTHONHASHSEED": "1"})
     assert done.stdout.decode() == first
 
@@ -352,7 +389,18 @@ def test_front_matter_is_yaml_for_any_name(name: str) -> None:
         "tags": ["synthetic", "seedbed"],
         "task_categories": ["text-classification"],
         "size_categories": ["n<1K"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_file(facts().kept)}]}],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": written().file}]}],
+        "dataset_info": {
+            "features": [
+                {"name": "message", "dtype": "string"},
+                {"name": "queue", "dtype": "string"},
+                {"name": "provenance", "struct": PROVENANCE},
+                {"name": "synthetic", "dtype": "bool"},
+            ],
+            "splits": [{"name": "train", "num_bytes": written().nbytes, "num_examples": 30}],
+            "download_size": written().size,
+            "dataset_size": written().nbytes,
+        },
     }
 
 
@@ -362,6 +410,42 @@ def test_huggingface_hub_reads_the_card(name: str) -> None:
     read = hub.DatasetCard(card(facts(name=name)))
     assert read.data.pretty_name == name
     assert read.text.startswith("# ")
+
+
+STRUCTURED: list[tuple[Any, ...]] = [
+    ([["a", "b", "c"], ["d"]],),
+    ([{"act": "INFORM", "values": ["Bonn"]}], [{"act": "BYE", "values": []}]),
+    ([],),
+    ([1, 2.5],),
+]
+
+
+@pytest.mark.parametrize("values", STRUCTURED)
+def test_dataset_info_is_what_datasets_itself_writes(values: tuple[Any, ...], tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    hub = pytest.importorskip("huggingface_hub")
+    task = Task("data2text", ("triples",), "text")
+    rows = [{"triples": value, "text": f"grüße {i}"} for i, value in enumerate(values * 20)]
+    kept = [Candidate(f"c{i}", i, "", row, True, provenance={"sources": ["a"], "weights": [1.0]}) for i, row in enumerate(rows)]
+    write_dataset(tmp_path / "made", task, kept, lambda w: card_of(facts(kept=kept, task=task), w))
+    read = hub.DatasetCard.load(tmp_path / "made/README.md").data
+    shutil.copytree(tmp_path / "made/data", tmp_path / "bare/data")  # no card: `datasets` finds out for itself
+    opened = [datasets.load_dataset(str(tmp_path / name), split="train", cache_dir=str(tmp_path / "cache")) for name in ("made", "bare")]
+    assert opened[0].features == opened[1].features
+    assert read.dataset_info["features"] == opened[1].features._to_yaml_list()
+    info = opened[1].info
+    assert read.dataset_info["splits"] == [{"name": "train", "num_bytes": info.splits["train"].num_bytes, "num_examples": len(kept)}]
+    assert (read.dataset_info["download_size"], read.dataset_info["dataset_size"]) == (info.download_size, info.dataset_size)
+    assert opened[0].to_list() == opened[1].to_list()
+
+
+def test_the_card_names_both_licences() -> None:
+    known = card(facts(licenses={"sample": "cc-by-4.0", "model": "apache-2.0"}))
+    assert front(known)["license"] == "cc-by-4.0"
+    assert "| the real sample | cc-by-4.0 |" in known and "| the language model | apache-2.0 |" in known
+    unknown = card(facts(licenses={"sample": None, "model": None}))
+    assert front(unknown)["license"] == "other"
+    assert "| the real sample | not given in the recipe |" in unknown and "| the language model | not known" in unknown
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +35,8 @@ class SampleSpec(BaseModel):
     path: one file, split here. fit, dev, test: files that are split already; dev and test are taken from fit where absent.
     pool: inputs without targets. rows or fraction: how many training rows (fit + dev; with a dev file: fit rows, and at most as many
     of dev) to use, the others become `Sample.more`. dev_share: share of the training rows that becomes dev. test_share: share of the
-    rows that becomes test, 0 for none. File names are relative to the recipe; `hub:owner/name:split` is allowed.
+    rows that becomes test, 0 for none. File names are relative to the recipe; `hub:owner/name:split` is allowed. license: of these rows,
+    as the hub spells it (`cc-by-4.0`), for the dataset's card.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,7 @@ class SampleSpec(BaseModel):
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    license: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")] | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> SampleSpec:
@@ -295,14 +297,25 @@ def _quotas(counts: Mapping[str, int], want: int, least: int, most: Mapping[str,
     return got
 
 
+@dataclass(frozen=True)
+class Written:
+    """The data file of a dataset: its place in the folder, Arrow schema and rows; nbytes: of the rows in memory, size: of the file."""
+
+    file: str
+    schema: Any
+    rows: int
+    nbytes: int
+    size: int
+
+
 def data_file(kept: Sequence[Candidate]) -> str:
     """`data/train-DIGEST.parquet`. `datasets` caches a local folder by its card and file names, not by what is in them: so the name says it."""
     digest = hashlib.sha256(json.dumps([[c.id, c.fields, c.provenance] for c in kept], default=dict).encode()).hexdigest()
     return f"data/train-{digest[:16]}.parquet"
 
 
-def write_dataset(folder: Path, task: Task, kept: Sequence[Candidate], card: str) -> None:
-    """The rows in `data_file(kept)` and README.md (the card, which names it); `datasets.load_dataset(folder)` opens it. Equal input, equal bytes.
+def write_dataset(folder: Path, task: Task, kept: Sequence[Candidate], card: Callable[[Written], str]) -> None:
+    """The rows in `data_file(kept)` and README.md (the card of that file); `datasets.load_dataset(folder)` opens it. Equal input, equal bytes.
 
     Columns: the task's, `provenance` {candidate, index, sources, weights, generator, model}, of which the last four are None where
     `Candidate.provenance` lacks them, and `synthetic`, always true. Lists are nested; those of no common type are JSON texts.
@@ -319,8 +332,11 @@ def write_dataset(folder: Path, task: Task, kept: Sequence[Candidate], card: str
     columns["provenance"] = pa.array(origins, pa.struct({"candidate": pa.string(), "index": pa.int64()} | schema))
     columns["synthetic"] = pa.array([True] * len(kept), pa.bool_())
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), folder / data_file(kept))
-    (folder / "README.md").write_bytes(card.encode())
+    file = folder / data_file(kept)
+    pq.write_table(pa.table(columns), file)
+    table = pq.read_table(file)  # as a reader gets it: its size in memory is the one that `datasets` counts
+    written = Written(data_file(kept), table.schema, len(table), table.nbytes, file.stat().st_size)
+    (folder / "README.md").write_bytes(card(written).encode())
 
 
 def _column(values: list[Any], structured: bool) -> Any:

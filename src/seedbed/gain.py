@@ -82,8 +82,8 @@ class Gain:
             return f"real + synthetic beats real by {d.mean:.1f} points (95 % interval {d.low:.1f} to {d.high:.1f})"
         if d.high < 0:
             return f"real + synthetic is worse than real by {-d.mean:.1f} points (95 % interval {-d.high:.1f} to {-d.low:.1f})"
-        seen = f"real + synthetic minus real is {d.mean:.1f} points, 95 % interval {d.low:.1f} to {d.high:.1f}"
-        return f"no gain could be shown ({seen}); the smallest gain this test could show is {self.smallest_detectable:.1f} points"
+        seen = f"{d.mean:.1f} points, 95 % interval {d.low:.1f} to {d.high:.1f}"
+        return f"no gain could be shown ({seen}); the smallest this test could show is {self.smallest_detectable:.1f} points"
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ from seedbed.errors import ComponentError, RunFailed, StoreError
 from seedbed.gain import Gain, measure_gain
 from seedbed.recipe import Component, Recipe
 from seedbed.report.card import card
+from seedbed.report.closeup import closeup
 from seedbed.report.facts import Facts
 from seedbed.report.page import page as render
+from seedbed.report.verdict import verdict
 from seedbed.store import Journal, Store, file_hash, fingerprint, read_lines, write_json, write_lines, write_text
 from seedbed.types import Candidate, Example, Measure, Sample, Teacher, Verdict, seed_for
 
@@ -93,14 +95,23 @@ def _steps(store: Store, recipe: Recipe, timer: _Timer, replace: bool) -> Run:
             "Texts of the wrong form want more generator.epochs, or a stronger [model]."
         )
     scored = timer.time("scores", lambda: store.step(names["scores"], lambda out: _score(out, recipe, sample, kept, counts)))
-    scores = json.loads((scored / "scores.json").read_text())
-    verdict = (scored / "verdict.txt").read_text().strip()
-    manifest = _manifest(recipe, sample, names, facts, timer, counts)
-    page = Facts(recipe.name, verdict, recipe.to_toml(), sample.task, _sizes(sample), scores, manifest, _training(fitted), kept, dropped)
-    store.replace("dataset", lambda out: write_dataset(out, sample.task, kept, card(page)))
-    _results(store, scores, manifest)
+    page = _facts(recipe, sample, fitted, scored, _manifest(recipe, sample, names, facts, timer, counts), kept, dropped)
+    store.replace("dataset", lambda out: write_dataset(out, sample.task, kept, lambda written: card(page, written)))
+    _results(store, dict(page.scores), dict(page.manifest))
     write_text(store.path("report.html"), render(page))
-    return Run(store.root, scores, verdict)
+    return Run(store.root, dict(page.scores), page.verdict)
+
+
+def _facts(
+    recipe: Recipe, sample: Sample, fitted: Path, scored: Path, manifest: dict[str, Any], kept: list[Candidate], dropped: list[dict[str, Any]]
+) -> Facts:
+    scores, closeup = (json.loads((scored / name).read_text()) for name in ("scores.json", "closeup.json"))
+    task, target = sample.task, str(sample.task.target)
+    labels = Counter(str(e.fields[target]) for e in (*sample.fit, *sample.dev)) if task.has_labels else Counter[str]()
+    sentence = verdict((scored / "verdict.txt").read_text().strip(), scores["measures"])
+    licenses = {"sample": recipe.sample.license, "model": model_license(recipe.model.name)}
+    made = (recipe.to_toml(), task, _sizes(sample), scores, manifest, _training(fitted))
+    return Facts(recipe.name, sentence, *made, kept, dropped, {name: labels[name] for name in task.labels}, closeup, licenses)
 
 
 def step_names(recipe: Recipe, sample: Sample) -> dict[str, str]:
@@ -123,9 +134,25 @@ def step_names(recipe: Recipe, sample: Sample) -> dict[str, str]:
 
 def model_identity(name: str) -> str:
     """Hashes of a folder's weight files (shipped or the user's own); a hub name stands for itself."""
-    shipped = Path(__file__).resolve().parent / "models" / name
-    folder = shipped if shipped.is_dir() else Path(name)
+    folder = _model_folder(name)
     return fingerprint([file_hash(p) for p in sorted(folder.glob("*.safetensors"))]) if folder.is_dir() else name
+
+
+def model_license(name: str) -> str | None:
+    """What the card in a model's folder names as its licence; None where there is no folder, no card or no such line."""
+    from huggingface_hub.repocard import metadata_load
+
+    path = _model_folder(name) / "README.md"
+    try:
+        found = (metadata_load(path) or {}).get("license") if path.is_file() else None
+    except ValueError:
+        return None  # front matter of another form: unknown, which the card says
+    return found if isinstance(found, str) else None
+
+
+def _model_folder(name: str) -> Path:
+    shipped = Path(__file__).resolve().parent / "models" / name
+    return shipped if shipped.is_dir() else Path(name)
 
 
 def _claim(store: Store, recipe: Recipe, replace: bool) -> None:
@@ -171,16 +198,20 @@ def _sift(out: Path, candidates: Path, recipe: Recipe, sample: Sample) -> None:
     dropped: list[dict[str, Any]] = []
     for component in recipe.filters:
         verdicts = list(_judge(component, kept, sample))
-        for candidate, verdict in zip(kept, verdicts, strict=True):
-            if not verdict.keep:
-                dropped.append({"id": candidate.id, "filter": component.kind, "reason": verdict.reason, "text": candidate.text})
+        dropped += [_drop(c, component.kind, v.reason, sample) for c, v in zip(kept, verdicts, strict=True) if not v.keep]
         kept = [c for c, v in zip(kept, verdicts, strict=True) if v.keep]
     unread = [c for c in kept if c.fields is None]  # no filter of the recipe looked at the form
-    dropped += [{"id": c.id, "filter": "parse", "reason": c.problem, "text": c.text} for c in unread]
+    dropped += [_drop(c, "parse", c.problem, sample) for c in unread]
     kept = [c for c in kept if c.fields is not None]
     write_lines(out / "kept.jsonl", [asdict(c) for c in kept])
     write_lines(out / "dropped.jsonl", dropped)
     write_json(out / "hashes.json", {name: file_hash(out / name) for name in SIFTED})
+
+
+def _drop(candidate: Candidate, kind: str, reason: str, sample: Sample) -> dict[str, Any]:
+    """label: the dropped row's, None where it could not be read or the task has none."""
+    label = (candidate.fields or {}).get(str(sample.task.target)) if sample.task.has_labels else None
+    return {"id": candidate.id, "filter": kind, "reason": reason, "label": label, "text": candidate.text}
 
 
 def _sifted(folder: Path) -> tuple[list[Candidate], list[dict[str, Any]]]:
@@ -206,7 +237,7 @@ def _judge(component: Component, candidates: list[Candidate], sample: Sample) ->
 
 
 def _score(out: Path, recipe: Recipe, sample: Sample, kept: Sequence[Candidate], counts: dict[str, Any]) -> None:
-    """scores.json and verdict.txt; each (arm, volume, seed) of the gain is a unit in the journal."""
+    """scores.json, closeup.json and verdict.txt; each (arm, volume, seed) of the gain is a unit in the journal."""
     rows = [Example(c.id, c.fields or {}) for c in kept]
     seed = seed_for(recipe.seed, "scores")
     measures = [m for component in recipe.metrics for m in _measured(component, sample, rows, seed)]
@@ -221,6 +252,7 @@ def _score(out: Path, recipe: Recipe, sample: Sample, kept: Sequence[Candidate],
 
         spec = recipe.gain
         gain: Gain = measure_gain(sample, rows, recipe.student.settings, seed, seeds=spec.seeds, volumes=spec.volumes, unit=unit)
+    write_json(out / "closeup.json", closeup(sample, kept, seed))
     write_text(out / "verdict.txt", gain.verdict + "\n")
     write_json(out / "scores.json", {"measures": [asdict(m) for m in measures], "gain": gain.to_json(), "counts": counts})
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seedbed.data import data_file
+from seedbed.data import Written
 from seedbed.report import tables
 from seedbed.report.facts import Facts
 
@@ -25,7 +24,7 @@ CATEGORIES = {
 SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M", 10**8: "10M<n<100M"}
 
 
-def card(facts: Facts) -> str:
+def card(facts: Facts, written: Written) -> str:
     """Front matter (YAML) and Markdown. Every text is escaped for the place where it stands."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -34,14 +33,12 @@ def card(facts: Facts) -> str:
     environment = Environment(
         loader=home, finalize=_markdown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"yaml": _yaml, "grid": _grid}
-    gain, manifest, rows = facts.scores["gain"], facts.manifest, len(facts.kept)
+    environment.filters["grid"] = _grid
+    gain, manifest = facts.scores["gain"], facts.manifest
     return environment.get_template("card.md.jinja").render(
         facts=facts,
-        rows=rows,
-        data_file=data_file(facts.kept),
-        category=CATEGORIES.get(facts.task.kind, "text-generation"),
-        size=next((name for limit, name in SIZES.items() if rows < limit), "100M<n<1B"),
+        front=_front(facts, written),
+        license=_license(facts),
         verdict=tables.sentence(facts.verdict),
         columns=tables.columns(facts.task),
         method=tables.method(facts.recipe_toml, facts.sizes),
@@ -53,15 +50,53 @@ def card(facts: Facts) -> str:
         smallest=tables.smallest(gain),
         note=gain["note"],
         engine=tables.pairs(("engine", ""), manifest["engine"]),
+        steps=tables.pairs(("step", "named after all that it depends on"), manifest["steps"]),
         versions=tables.pairs(("package", "version"), manifest["versions"]),
     )
 
 
-def _yaml(text: str) -> Markup:
-    """A double-quoted YAML scalar. JSON's is one too, but for characters that YAML forbids raw and JSON writes as surrogate pairs."""
+def _front(facts: Facts, written: Written) -> Markup:
+    """What the Hub and `datasets` read: YAML, without the lines that fence it."""
+    from huggingface_hub import DatasetCardData
     from markupsafe import Markup
 
-    return Markup("".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in json.dumps(text, ensure_ascii=False)))
+    info = {
+        "features": _features(written.schema),
+        "splits": [{"name": "train", "num_bytes": written.nbytes, "num_examples": written.rows}],
+        "download_size": written.size,
+        "dataset_size": written.nbytes,
+    }
+    data = DatasetCardData(
+        pretty_name=facts.name,
+        license=_license(facts),
+        tags=["synthetic", "seedbed"],
+        task_categories=[CATEGORIES.get(facts.task.kind, "text-generation")],
+        size_categories=[next((name for limit, name in SIZES.items() if written.rows < limit), "100M<n<1B")],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": written.file}]}],
+        dataset_info=info,
+    )
+    return Markup(data.to_yaml())
+
+
+def _license(facts: Facts) -> str:
+    """The sample's: the rows are made after it. Whether the model's allows that is for a person to say, and the card names both."""
+    return facts.licenses["sample"] or "other"
+
+
+def _features(fields: Any) -> list[dict[str, Any]]:
+    """An Arrow schema, or the fields of a struct, as `datasets.Features` writes it in a card."""
+    return [{"name": field.name, **_feature(field.type)} for field in fields]
+
+
+def _feature(kind: Any) -> dict[str, Any]:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return {"struct": _features(kind)}
+    if pa.types.is_list(kind):
+        inner = _feature(kind.value_type)
+        return {"list": inner.get("dtype") or inner.get("struct") or inner}
+    return {"dtype": "float64" if pa.types.is_float64(kind) else str(kind)}  # Arrow calls it double; other names are the same
 
 
 def _markdown(value: Any) -> str:

@@ -12,10 +12,11 @@ from seedbed.types import Candidate
 
 @dataclass(frozen=True)
 class Facts:
-    """verdict: the gain in one plain sentence. scores: scores.json. manifest: manifest.json (seed, versions, hashes, timings in seconds, counts).
+    """verdict: one sentence. scores: scores.json. manifest: manifest.json (seed, versions, hashes, timings in seconds, counts).
 
     training: training.json of a soft prompt ({"chosen", "unit", "forms": {"none": {"dev"}, "mc": {"dev", "dev_shuffled", "train", "epoch",
-    "parameters", "log": [{"step", "epoch", "train", "dev"}]}}}), or None. dropped: {"id", "text", "filter", "reason"} each.
+    "parameters", "log": [{"step", "epoch", "train", "dev"}]}}}), or None. dropped: {"id", "text", "filter", "reason", "label"} each.
+    labels: label -> rows of fit + dev, empty for tasks without. closeup: closeup.json. licenses: of "sample" and "model", None where unknown.
     """
 
     name: str
@@ -28,3 +29,6 @@ class Facts:
     training: Mapping[str, Any] | None
     kept: Sequence[Candidate]
     dropped: Sequence[Mapping[str, Any]]
+    labels: Mapping[str, int]
+    closeup: Mapping[str, Any]
+    licenses: Mapping[str, str | None]

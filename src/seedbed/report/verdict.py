@@ -1,0 +1,42 @@
+"""The verdict of a run: one sentence in plain words, from its gain, its copies and its diversity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+Tone = Literal["better", "worse", "open", "unknown"]
+DIVERSITY = ("vendi", "coverage")
+"""Measures of diversity, the first that was measured decides; higher is more diverse."""
+
+
+def verdict(gain: str, measures: Sequence[Mapping[str, Any]]) -> str:
+    """gain: the clause on the gain (`Gain.verdict`). measures: those of scores.json."""
+    known = {m["name"]: m for m in measures if m["value"] is not None}
+    return "; ".join(part for part in (gain, _copies(known.get("verbatim_rate")), _diversity(known)) if part)
+
+
+def tone(gain: Mapping[str, Any] | None) -> Tone:
+    """What the interval of the difference says: above 0, below 0, around 0, or nothing."""
+    low, high = (gain["difference"]["low"], gain["difference"]["high"]) if gain else (None, None)
+    if low is None or high is None:
+        return "unknown"
+    return "better" if low > 0 else "worse" if high < 0 else "open"
+
+
+def _copies(rate: Mapping[str, Any] | None) -> str:
+    if rate is None:
+        return "copies of real rows were not counted"
+    copies = round(rate["value"] * rate["n"])
+    return f"{copies} {'copy' if copies == 1 else 'copies'} of real rows among {rate['n']}"
+
+
+def _diversity(known: Mapping[str, Mapping[str, Any]]) -> str:
+    """Against the same number of real text; "" where no such measure was taken with an interval."""
+    for name in DIVERSITY:
+        m = known.get(name)
+        if m and m["real"] is not None and m["low"] is not None and m["high"] is not None:
+            if m["high"] < m["real"]:
+                return "less diverse than real text"
+            return "more diverse than real text" if m["low"] > m["real"] else "as diverse as real text, for all this sample can show"
+    return ""
