@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from seedbed.engines.toy import ToySession
-from seedbed.types import Candidate, Example, Measure, ModelRef, Sample, Verdict
+from seedbed.task import Task
+from seedbed.types import Annotations, Candidate, Example, Measure, ModelRef, Sample, Verdict
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TextOnly:
 
 @dataclass(frozen=True)
 class Raises:
-    """A filter and a metric that fail."""
+    """A filter, a metric and an annotator that fail."""
 
     scope: ClassVar[str] = "row"
 
@@ -42,10 +43,16 @@ class Raises:
     def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> list[Measure]:
         raise ZeroDivisionError("by a user")
 
+    def supports(self, task: Task) -> str:
+        return ""
+
+    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int) -> Annotations:
+        raise ZeroDivisionError("by a user")
+
 
 @dataclass(frozen=True)
 class Nothing:
-    """A filter and a metric that give nothing."""
+    """A filter, a metric and an annotator that give nothing."""
 
     scope: ClassVar[str] = "row"
 
@@ -53,4 +60,10 @@ class Nothing:
         return None
 
     def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> None:
+        return None
+
+    def supports(self, task: Task) -> str:
+        return ""
+
+    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int) -> None:
         return None

@@ -12,7 +12,7 @@ from seedbed import testing
 from seedbed.catalog import CATALOG, find
 from seedbed.types import Candidate, Measure, Sample, Verdict
 
-CHECKS = {"filter": testing.check_filter, "metric": testing.check_metric, "student": testing.check_student}
+CHECKS = {"annotator": testing.check_annotator, "filter": testing.check_filter, "metric": testing.check_metric, "student": testing.check_student}
 
 
 @pytest.mark.parametrize(("role", "kind"), [(role, kind) for role in CHECKS for kind in CATALOG[role]])

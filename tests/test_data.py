@@ -279,7 +279,8 @@ def test_the_dataset_opens_elsewhere_and_is_equal_byte_for_byte(tmp_path: Path) 
     datasets = pytest.importorskip("datasets")
     opened = datasets.load_dataset(str(tmp_path / "one"), split="train", cache_dir=str(tmp_path / "cache"))
     assert opened.column_names == ["acts", "context", "text", "provenance", "synthetic"]
-    assert opened[0]["provenance"] == {"candidate": "c0", "index": 0, "sources": None, "weights": None, "generator": None, "model": None}
+    unknown = dict.fromkeys(("sources", "weights", "generator", "model"))
+    assert opened[0]["provenance"] == {"candidate": "c0", "index": 0, "annotations": [], **unknown}
     assert opened[1]["provenance"]["weights"] == [0.25, 0.75]
     assert set(opened["synthetic"]) == {True}
     again = examples(read(tmp_path / "one"), task)

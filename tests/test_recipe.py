@@ -74,6 +74,17 @@ def test_an_engine_that_cannot_take_the_prompts_is_refused() -> None:
         recipe.build(GOOD | {"engine": {"kind": "tests/plugins.py:TextOnly"}}, ROOT)
 
 
+def test_annotations_that_nobody_writes_or_can_write_are_named() -> None:
+    agreement = GOOD | {"filter": [{"kind": "form"}, {"kind": "agreement"}]}
+    with pytest.raises(RecipeError, match=r'\[filter 2\] .* reads .*Got no annotator. Write \[\[annotator\]\] kind = "classifier"'):
+        recipe.build(agreement, ROOT)
+    assert [a.kind for a in recipe.build(agreement | {"annotator": [{"kind": "classifier"}]}, ROOT).annotators] == ["classifier"]
+    with pytest.raises(RecipeError, match=r"\[annotator 2\] kind = 'classifier' stands twice"):
+        recipe.build(agreement | {"annotator": [{"kind": "classifier"}, {"kind": "classifier", "tune": True}]}, ROOT)
+    with pytest.raises(RecipeError, match=r"\[annotator 1\] .* a plain task has none"):
+        recipe.build(GOOD | {"task": {"kind": "plain", "inputs": ["message"]}, "annotator": [{"kind": "classifier"}]}, ROOT)
+
+
 def test_set_reaches_every_section() -> None:
     sets = ["generator.tokens=32", "filter.1.threshold=0.5", "name=other", "task.given=[]", "student.features=tfidf", "sample.rows=40"]
     found = recipe.build(GOOD, ROOT, sets)

@@ -86,6 +86,10 @@ PROVENANCE = [
     {"name": "weights", "list": "float64"},
     {"name": "generator", "dtype": "string"},
     {"name": "model", "dtype": "string"},
+    {
+        "name": "annotations",
+        "list": [{"name": "annotator", "dtype": "string"}, {"name": "labels", "list": "string"}, {"name": "probabilities", "list": "float64"}],
+    },
 ]
 NONE_ARM = {"mean": None, "low": None, "high": None, "seeds": 0, "n_train": 10}
 UNMEASURED = {

@@ -18,6 +18,7 @@ from seedbed import recipe as recipes
 from seedbed.candidates import complete, read_candidates
 from seedbed.errors import ComponentError, RunFailed, StoreError
 from seedbed.run import model_license, run, step_names
+from seedbed.show import rows_of
 from seedbed.store import Journal, read_parts
 from seedbed.testing import tiny_sample
 from seedbed.types import Sampling
@@ -43,6 +44,7 @@ REAL: dict[str, Any] = TOY | {
     "filter": [{"kind": "dedup"}, {"kind": "overlap"}],
 }
 """Plain text, and no filter of form: so short a fit and cap would leave nothing."""
+AGREEING: dict[str, Any] = TOY | {"annotator": [{"kind": "classifier"}], "filter": [{"kind": "form"}, {"kind": "agreement"}, {"kind": "dedup"}]}
 FINAL = ("scores.json", "recipe.toml", "dataset/README.md")
 
 
@@ -176,6 +178,11 @@ def test_names_follow_what_a_step_depends_on() -> None:
     assert changed(generate=TOY["generate"] | {"temperature": 0.1}) == {"candidates", "kept", "scores"}
     assert changed(generator={"kind": "hard", "shots": 2}) == {"teacher", "candidates", "kept", "scores"}
     assert changed(seed=8) == set(base)
+    assert changed(annotator=[{"kind": "classifier"}]) == {"kept", "scores"}
+    base = step_names(recipes.build(AGREEING, ROOT), sample)
+    assert changed(**AGREEING | {"filter": []}) == {"kept", "scores"}
+    assert changed(**AGREEING | {"annotator": [{"kind": "classifier", "tune": True}]}) == {"annotations", "kept", "scores"}
+    assert changed(**AGREEING | {"generate": TOY["generate"] | {"count": 500}}) == {"annotations", "kept", "scores"}
 
 
 def test_part_sizes_do_not_change_the_rows(tmp_path: Path) -> None:
@@ -253,6 +260,74 @@ def test_other_rows_are_not_put_in_the_place_of_finished_ones(tmp_path: Path) ->
 def test_a_broken_plugin_is_named(role: str, kind: str, tmp_path: Path) -> None:
     with pytest.raises(ComponentError, match=rf"\[{role}\] kind = 'tests/plugins.py:{kind}'"):
         run(recipes.build(TOY | {role: [{"kind": f"tests/plugins.py:{kind}"}]}, ROOT), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def agreeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("agreeing")
+    run(recipes.build(AGREEING, ROOT), out)
+    return out / "tiny"
+
+
+def test_annotations_go_from_their_step_to_the_dataset(agreeing: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    said = {row["id"]: row["classifier"] for row in rows_of(agreeing, "annotations", 1000)}
+    assert len(said) == 120
+    kept, dropped = (rows_of(agreeing, step, 1000) for step in ("kept", "dropped"))
+    assert {d["reason"] for d in dropped if d["filter"] == "agreement"} == {"label disagrees"}
+    for row in kept:
+        assert row["annotations"]["classifier"] == said[row["id"]]
+        assert next(iter(said[row["id"]])) == row["fields"]["queue"]
+    shipped = datasets.load_dataset(str(agreeing / "dataset"), split="train", cache_dir=str(agreeing.parent / "cache"))["provenance"]
+    for row, origin in zip(kept, shipped, strict=True):
+        (column,) = origin["annotations"]
+        assert column["annotator"] == "classifier"
+        assert dict(zip(column["labels"], column["probabilities"], strict=True)) == said[row["id"]]
+    (facts,) = json.loads((agreeing / "manifest.json").read_text())["annotators"]
+    assert facts["kind"] == "classifier"
+    assert facts["C"] > 0
+
+
+def test_another_filter_repays_neither_candidates_nor_annotations(agreeing: Path, tmp_path: Path) -> None:
+    shutil.copytree(agreeing, tmp_path / "tiny")
+    folders = {p.name for p in (tmp_path / "tiny").glob("*-*") if p.name.startswith(("candidates", "annotations"))}
+    stamps = {p: p.stat().st_mtime_ns for name in folders for p in (tmp_path / "tiny" / name).rglob("*")}
+    run(recipes.build(AGREEING | {"filter": [{"kind": "form"}]}, ROOT), tmp_path, replace=True)
+    assert len(folders) == 2
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    assert {p.name for p in (tmp_path / "tiny").glob("*-*") if p.name.startswith(("candidates", "annotations"))} == folders
+
+
+@pytest.mark.parametrize("stop", ["write_lines", "write_hashes"])
+def test_a_stop_in_the_annotations_step_changes_no_byte(agreeing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str) -> None:
+    """Stopped after the annotator's answer is accepted, or when all but the hashes is written; the annotator is not asked again."""
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"seedbed.annotations.{stop}", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipes.build(AGREEING, ROOT), tmp_path)
+    assert next((tmp_path / "tiny").glob("annotations-*.partial/journal.jsonl")).stat().st_size > 1000
+    with monkeypatch.context() as patch:
+        patch.setattr("seedbed.annotations._said", stopped)
+        run(recipes.build(AGREEING, ROOT), tmp_path)
+    assert _snapshot(tmp_path / "tiny") == _snapshot(agreeing)
+
+
+def test_changed_annotations_are_refused(agreeing: Path, tmp_path: Path) -> None:
+    shutil.copytree(agreeing, tmp_path / "tiny")
+    path = next((tmp_path / "tiny").glob("annotations-*/annotations.jsonl"))
+    path.write_text(path.read_text().replace("0.", "0.1", 1))
+    with pytest.raises(StoreError, match=r"annotations-.* was changed after it was made"):
+        run(recipes.build(AGREEING, ROOT), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["Raises", "Nothing"])
+def test_a_broken_annotator_is_named(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match=rf"\[annotator\] kind = 'tests/plugins.py:{kind}'"):
+        run(recipes.build(TOY | {"annotator": [{"kind": f"tests/plugins.py:{kind}"}]}, ROOT), tmp_path)
 
 
 def test_a_torn_journal_loses_only_its_last_line(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from seedbed.errors import ComponentError, ModelError
-from seedbed.students.linear import DEFAULT_C, GRID, Linear
+from seedbed.lm.classify import DEFAULT_C, GRID
+from seedbed.students.linear import Linear
 from seedbed.task import Task
 from seedbed.types import Example, Student
 

@@ -22,7 +22,11 @@ CATALOG: dict[str, dict[str, str]] = {
         "local": "seedbed.engines.local:Local",
         "toy": "seedbed.engines.toy:Toy",
     },
+    "annotator": {
+        "classifier": "seedbed.annotators.classifier:Classifier",
+    },
     "filter": {
+        "agreement": "seedbed.filters.agreement:Agreement",
         "form": "seedbed.filters.form:Form",
         "dedup": "seedbed.filters.dedup:Dedup",
         "overlap": "seedbed.filters.overlap:Overlap",
@@ -32,12 +36,14 @@ CATALOG: dict[str, dict[str, str]] = {
         "memorisation": "seedbed.metrics.memorisation:Memorisation",
     },
     "student": {
+        "encoder": "seedbed.students.encoder:Encoder",
         "linear": "seedbed.students.linear:Linear",
     },
 }
 METHODS = {
     "generator": ("fit", "load"),
     "engine": ("open",),
+    "annotator": ("annotate", "supports"),
     "filter": ("judge",),
     "metric": ("measure",),
     "student": ("learn", "supports"),

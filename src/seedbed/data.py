@@ -310,15 +310,16 @@ class Written:
 
 def data_file(kept: Sequence[Candidate]) -> str:
     """`data/train-DIGEST.parquet`. `datasets` caches a local folder by its card and file names, not by what is in them: so the name says it."""
-    digest = hashlib.sha256(json.dumps([[c.id, c.fields, c.provenance] for c in kept], default=dict).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([[c.id, c.fields, c.provenance, c.annotations] for c in kept], default=dict).encode()).hexdigest()
     return f"data/train-{digest[:16]}.parquet"
 
 
 def write_dataset(folder: Path, task: Task, kept: Sequence[Candidate], card: Callable[[Written], str]) -> None:
     """The rows in `data_file(kept)` and README.md (the card of that file); `datasets.load_dataset(folder)` opens it. Equal input, equal bytes.
 
-    Columns: the task's, `provenance` {candidate, index, sources, weights, generator, model}, of which the last four are None where
-    `Candidate.provenance` lacks them, and `synthetic`, always true. Lists are nested; those of no common type are JSON texts.
+    Columns: the task's, `provenance` {candidate, index, sources, weights, generator, model, annotations}, of which the four before the last
+    are None where `Candidate.provenance` lacks them, and `synthetic`, always true. annotations: {annotator, labels, probabilities} of each
+    annotator, the likeliest label first. Lists are nested; those of no common type are JSON texts.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -328,8 +329,14 @@ def write_dataset(folder: Path, task: Task, kept: Sequence[Candidate], card: Cal
         raise ValueError("a candidate without fields cannot be kept.")
     columns = {name: _column([r[name] for r in records], name in task.structured) for name in task.columns}
     schema = {"sources": pa.list_(pa.string()), "weights": pa.list_(pa.float64()), "generator": pa.string(), "model": pa.string()}
-    origins = [{"candidate": c.id, "index": c.index} | {name: c.provenance.get(name) for name in schema} for c in kept]
-    columns["provenance"] = pa.array(origins, pa.struct({"candidate": pa.string(), "index": pa.int64()} | schema))
+    said = {"annotator": pa.string(), "labels": pa.list_(pa.string()), "probabilities": pa.list_(pa.float64())}
+    origins = [
+        {"candidate": c.id, "index": c.index, "annotations": [(kind, list(p), list(p.values())) for kind, p in c.annotations.items()]}
+        | {name: c.provenance.get(name) for name in schema}
+        for c in kept
+    ]
+    shape = {"candidate": pa.string(), "index": pa.int64()} | schema | {"annotations": pa.list_(pa.struct(said))}
+    columns["provenance"] = pa.array(origins, pa.struct(shape))
     columns["synthetic"] = pa.array([True] * len(kept), pa.bool_())
     (folder / "data").mkdir(parents=True, exist_ok=True)
     file = folder / data_file(kept)

@@ -80,6 +80,7 @@ class Recipe:
     engine: Component
     generator: Component
     generate: Generate
+    annotators: tuple[Component, ...]
     filters: tuple[Component, ...]
     metrics: tuple[Component, ...]
     student: Component
@@ -99,7 +100,7 @@ class Recipe:
         for section, component in (("engine", self.engine), ("generator", self.generator)):
             lines += ["", f"[{section}]", *_component_lines(component)]
         lines += ["", "[generate]", *_toml_lines(self.generate.model_dump())]
-        for section, components in (("filter", self.filters), ("metric", self.metrics)):
+        for section, components in (("annotator", self.annotators), ("filter", self.filters), ("metric", self.metrics)):
             for component in components:
                 lines += ["", f"[[{section}]]", *_component_lines(component)]
         lines += ["", "[student]", *_component_lines(self.student), "", "[gain]", *_toml_lines(self.gain.model_dump(mode="json"))]
@@ -122,12 +123,13 @@ def _component_lines(component: Component) -> list[str]:
 DEFAULTS: dict[str, Any] = {
     "engine": {"kind": "local"},
     "generator": {"kind": "soft"},
+    "annotator": [],
     "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}],
     "metric": [{"kind": "mauve"}, {"kind": "memorisation"}],
     "student": {"kind": "linear"},
 }
 """The parts of a run that a recipe does not name."""
-SECTIONS = ("name", "seed", "sample", "task", "model", "engine", "generator", "generate", "filter", "metric", "student", "gain")
+SECTIONS = ("name", "seed", "sample", "task", "model", "engine", "generator", "generate", "annotator", "filter", "metric", "student", "gain")
 
 
 def load(path: Path | str, sets: Sequence[str] = ()) -> Recipe:
@@ -169,6 +171,7 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
         "engine": _component("engine", values.get("engine", DEFAULTS["engine"]), base, problems),
         "generator": _component("generator", values.get("generator", DEFAULTS["generator"]), base, problems),
         "student": _component("student", values.get("student", DEFAULTS["student"]), base, problems),
+        "annotators": _components("annotator", values, base, problems),
         "filters": _components("filter", values, base, problems),
         "metrics": _components("metric", values, base, problems),
     }
@@ -176,6 +179,7 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
         problems += _absent(parts["sample"], base)
     if parts["generator"] and parts["engine"]:
         problems += _misfits(parts["generator"], parts["engine"])
+    problems += _unannotated(parts["task"], parts["annotators"], parts["filters"])
     if problems:
         raise RecipeError(problems)
     return Recipe(name=name, seed=seed, base=base, **parts)
@@ -282,3 +286,21 @@ def _misfits(generator: Component, engine: Component) -> list[str]:
         f"[generator] kind = {generator.kind!r} needs an engine that takes {', '.join(lacking)} prompts; "
         f"[engine] kind = {engine.kind!r} takes {', '.join(sorted(engine.settings.can))}. Choose another engine or generator."
     ]
+
+
+def _unannotated(task: Task | None, annotators: Sequence[Component], filters: Sequence[Component]) -> list[str]:
+    """Annotators that cannot do the task or stand twice, and filters that read annotations nobody writes."""
+    problems, kinds = [], [a.kind for a in annotators]
+    for i, annotator in enumerate(annotators):
+        reason = annotator.settings.supports(task) if task else ""
+        if reason:
+            problems.append(f"[annotator {i + 1}] {reason}. Remove it, and the filters that read it.")
+        if annotator.kind in kinds[:i]:
+            problems.append(f"[annotator {i + 1}] kind = {annotator.kind!r} stands twice; annotations are kept by kind. Remove one.")
+    for i, component in enumerate(filters):
+        for kind in sorted(getattr(component.settings, "reads", frozenset()) - set(kinds)):
+            problems.append(
+                f"[filter {i + 1}] kind = {component.kind!r} reads the annotations of {kind!r}. Got {', '.join(kinds) or 'no annotator'}. "
+                f'Write [[annotator]] kind = "{kind}" in the recipe, or remove the filter.'
+            )
+    return problems

@@ -1,4 +1,4 @@
-"""One run, top to bottom: sample, teacher, candidates, kept, scores, dataset, report."""
+"""One run, top to bottom: sample, teacher, candidates, annotations, kept, scores, dataset, report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seedbed import fleet
+from seedbed.annotations import annotate, annotated, annotation_facts
 from seedbed.candidates import complete, read_candidates, rows_done
 from seedbed.catalog import guarded
 from seedbed.data import load_sample, write_dataset
@@ -26,7 +27,7 @@ from seedbed.report.closeup import closeup
 from seedbed.report.facts import Facts
 from seedbed.report.page import page as render
 from seedbed.report.verdict import verdict
-from seedbed.store import Journal, Store, file_hash, fingerprint, read_lines, write_json, write_lines, write_text
+from seedbed.store import Journal, Store, file_hash, fingerprint, read_lines, unchanged, write_hashes, write_json, write_lines, write_text
 from seedbed.types import Candidate, Example, Measure, Sample, Teacher, Verdict, seed_for
 
 VERSIONED = ("seedbed", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "rensa", "pyarrow")
@@ -84,7 +85,8 @@ def _steps(store: Store, recipe: Recipe, timer: _Timer, replace: bool) -> Run:
     fitted = timer.time("teacher", lambda: store.step(names["teacher"], lambda out: generator.fit(sample, recipe.model.name, seed, out)))
     teacher: Teacher = generator.load(fitted, sample.task, recipe.model.name)
     facts = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher))
-    kept_folder = timer.time("kept", lambda: store.step(names["kept"], lambda out: _sift(out, store.path(names["candidates"]), recipe, sample)))
+    made = timer.time("annotations", lambda: _annotations(store, names, recipe, sample)) if recipe.annotators else None
+    kept_folder = timer.time("kept", lambda: store.step(names["kept"], lambda out: _sift(out, _drafts(store, names, recipe, made), recipe, sample)))
     kept, dropped = _sifted(kept_folder)
     counts = _counts(recipe, dropped, kept, fitted)
     if not kept:
@@ -95,7 +97,8 @@ def _steps(store: Store, recipe: Recipe, timer: _Timer, replace: bool) -> Run:
             "Texts of the wrong form want more generator.epochs, or a stronger [model]."
         )
     scored = timer.time("scores", lambda: store.step(names["scores"], lambda out: _score(out, recipe, sample, kept, counts)))
-    page = _facts(recipe, sample, fitted, scored, _manifest(recipe, sample, names, facts, timer, counts), kept, dropped)
+    manifest = _manifest(recipe, sample, names, facts, timer, counts) | {"annotators": annotation_facts(made) if made else []}
+    page = _facts(recipe, sample, fitted, scored, manifest, kept, dropped)
     store.replace("dataset", lambda out: write_dataset(out, sample.task, kept, lambda written: card(page, written)))
     _results(store, dict(page.scores), dict(page.manifest))
     write_text(store.path("report.html"), render(page))
@@ -123,9 +126,12 @@ def step_names(recipe: Recipe, sample: Sample) -> dict[str, str]:
     chain: dict[str, Any] = {
         "teacher": [recipe.generator.facts(), recipe.model.name, model_identity(recipe.model.name)],
         "candidates": [recipe.engine.facts(), asdict(gen.sampling)],
+        "annotations": [gen.count, [a.facts() for a in recipe.annotators]],
         "kept": [gen.count, [f.facts() for f in recipe.filters]],
         "scores": [[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump()],
     }
+    if not recipe.annotators:
+        del chain["annotations"]
     for step, facts in chain.items():
         made.append(fingerprint(made[-1], facts))
         names[step] = f"{step}-{made[-1]}"
@@ -192,9 +198,17 @@ def _generate(store: Store, name: str, recipe: Recipe, sample: Sample, teacher: 
     return facts
 
 
-def _sift(out: Path, candidates: Path, recipe: Recipe, sample: Sample) -> None:
+def _drafts(store: Store, names: dict[str, str], recipe: Recipe, annotations: Path | None) -> list[Candidate]:
+    found = read_candidates(store.path(names["candidates"]), recipe.generate.count)
+    return annotated(annotations, found) if annotations else found
+
+
+def _annotations(store: Store, names: dict[str, str], recipe: Recipe, sample: Sample) -> Path:
+    return store.step(names["annotations"], lambda out: annotate(out, _drafts(store, names, recipe, None), recipe, sample))
+
+
+def _sift(out: Path, kept: list[Candidate], recipe: Recipe, sample: Sample) -> None:
     """kept.jsonl and dropped.jsonl: each filter judges what the ones before it kept."""
-    kept = read_candidates(candidates, recipe.generate.count)
     dropped: list[dict[str, Any]] = []
     for component in recipe.filters:
         verdicts = list(_judge(component, kept, sample))
@@ -205,7 +219,7 @@ def _sift(out: Path, candidates: Path, recipe: Recipe, sample: Sample) -> None:
     kept = [c for c in kept if c.fields is not None]
     write_lines(out / "kept.jsonl", [asdict(c) for c in kept])
     write_lines(out / "dropped.jsonl", dropped)
-    write_json(out / "hashes.json", {name: file_hash(out / name) for name in SIFTED})
+    write_hashes(out, SIFTED)
 
 
 def _drop(candidate: Candidate, kind: str, reason: str, sample: Sample) -> dict[str, Any]:
@@ -216,10 +230,8 @@ def _drop(candidate: Candidate, kind: str, reason: str, sample: Sample) -> dict[
 
 def _sifted(folder: Path) -> tuple[list[Candidate], list[dict[str, Any]]]:
     """Kept candidates and dropped records. Raises StoreError when a file is not what the step wrote."""
+    unchanged(folder, SIFTED)
     kept, dropped = (read_lines(folder / name) for name in SIFTED)
-    hashes = folder / "hashes.json"
-    if not hashes.exists() or json.loads(hashes.read_text()) != {name: file_hash(folder / name) for name in SIFTED}:
-        raise StoreError(f"{folder} was changed after it was made. Remove it and run again; other steps stay.")
     return [Candidate(**record) for record in kept], dropped
 
 

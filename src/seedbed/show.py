@@ -17,7 +17,7 @@ from seedbed.catalog import CATALOG, find
 from seedbed.errors import ComponentError, StoreError, did_you_mean
 from seedbed.store import read_lines, read_parts
 
-STEPS = ("sample", "teacher", "candidates", "kept", "scores")
+STEPS = ("sample", "teacher", "candidates", "annotations", "kept", "scores")
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -43,6 +43,9 @@ def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
         return read_lines(place / f"{step}.jsonl")[:n]
     if step == "candidates":
         return [record for record, _ in zip(read_parts(place), range(n), strict=False)]
+    if step == "annotations":
+        texts = (c["text"] for record in read_parts(_place(folder, "candidates")) for c in record["candidates"])
+        return [{"id": row["id"], "text": text} | row for row, text in zip(read_lines(place / "annotations.jsonl")[:n], texts, strict=False)]
     if step == "teacher":
         return [{"file": p.name, "bytes": p.stat().st_size} for p in sorted(place.iterdir())] + _forms(place)
     found = json.loads((place / f"{step}.json").read_text())

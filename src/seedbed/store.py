@@ -35,6 +35,22 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def write_hashes(folder: Path, names: Sequence[str]) -> None:
+    """hashes.json: what the files of a step were when it was made."""
+    write_json(folder / "hashes.json", {name: file_hash(folder / name) for name in names})
+
+
+def unchanged(folder: Path, names: Sequence[str]) -> None:
+    """Raises StoreError when a file of the step is missing, or is not what `write_hashes` saw."""
+    try:
+        written = json.loads((folder / "hashes.json").read_text())
+        now = {name: file_hash(folder / name) for name in names}
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{folder} is missing or damaged: {error}. Remove it and run again; other steps stay.") from error
+    if written != now:
+        raise StoreError(f"{folder} was changed after it was made. Remove it and run again; other steps stay.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes whole or not at all."""
     partial = path.with_name(path.name + ".partial")

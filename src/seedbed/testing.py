@@ -14,7 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.task import Task
-from seedbed.types import Candidate, Engine, Example, Filter, Generator, Measure, Metric, ModelRef, Prompt, Row, Sample, Sampling, Student, Verdict
+from seedbed.types import (
+    Annotations,
+    Annotator,
+    Candidate,
+    Engine,
+    Example,
+    Filter,
+    Generator,
+    Measure,
+    Metric,
+    ModelRef,
+    Prompt,
+    Row,
+    Sample,
+    Sampling,
+    Student,
+    Verdict,
+)
 
 WORDS = {
     "weather": ["will it rain in the north", "how warm is it by the sea", "is there snow on the hills now", "tell me if the wind drops tonight"],
@@ -34,7 +51,7 @@ def tiny_sample() -> Sample:
 
 
 def tiny_candidates(sample: Sample) -> list[Candidate]:
-    """Good, short, unfinished, unparseable and copied candidates, in that order of index."""
+    """Good, short, unfinished, copied, repeated, unparseable and wrongly labelled candidates, annotated as a classifier would."""
     task = sample.task
     fields: list[dict[str, Any]] = [
         {"text": "is there fog on the road this morning", "label": "weather"},
@@ -44,7 +61,13 @@ def tiny_candidates(sample: Sample) -> list[Candidate]:
         {"text": "is there fog on the road this morning", "label": "weather"},
     ]
     made = [Candidate(f"c{i}", i, task.render(f), f, i != 2) for i, f in enumerate(fields)]
-    return [*made, Candidate("c5", 5, "no form at all", None, True, "section missing")]
+    wrong = {"text": "will the sun shine at noon", "label": "music"}
+    made = [*made, Candidate("c5", 5, "no form at all", None, True, "section missing"), Candidate("c6", 6, task.render(wrong), wrong, True)]
+    sure = [0.9, 0.6, 0.1, 0.8, 0.9, None, 0.7]  # of "weather"
+    return [
+        dataclasses.replace(c, annotations={"classifier": {} if p is None else {"weather": p, "music": 1 - p}})
+        for c, p in zip(made, sure, strict=True)
+    ]
 
 
 def _check_settings(component: Any) -> None:
@@ -145,3 +168,22 @@ def check_student(component: Student) -> None:
     right = sum(a == e.fields["label"] for a, e in zip(answers, sample.test, strict=True))
     assert right > len(sample.test) / 2, f"{right} of {len(sample.test)} right on a task with clear words"
     assert predictor.predict([]) == [], "no examples, no predictions"
+
+
+def check_annotator(component: Annotator) -> None:
+    """One distribution a candidate, from its inputs alone: not from its target, nor from `test`; the same twice; none without fields."""
+    _check_settings(component)
+    sample = tiny_sample()
+    assert component.supports(sample.task) == "", "an annotator must do the tiny task"
+    candidates = tiny_candidates(sample)
+    found = component.annotate(candidates, sample, 0)
+    assert isinstance(found, Annotations) and len(found.rows) == len(candidates), f"{len(found.rows)} distributions for {len(candidates)} candidates"
+    for candidate, row in zip(candidates, found.rows, strict=True):
+        assert bool(row) == (candidate.fields is not None), "a distribution for each candidate with fields, an empty one for each without"
+        assert not row or (min(row.values()) >= 0 and abs(sum(row.values()) - 1) < 1e-3), "probabilities are 0 or more and sum to 1"
+        assert set(row) <= set(sample.task.labels), "only labels of the task have a probability"
+    assert component.annotate(candidates, sample, 0).rows == found.rows, "the same candidates and seed must get the same distributions"
+    turned = [dataclasses.replace(c, fields=c.fields and dict(c.fields) | {"label": "music"}, annotations={}) for c in candidates]
+    assert component.annotate(turned, sample, 0).rows == found.rows, "a candidate's own label may not be looked at"
+    assert component.annotate(candidates, dataclasses.replace(sample, test=()), 0).rows == found.rows, "an annotator may not read test"
+    assert list(component.annotate([], sample, 0).rows) == [], "no candidates, no distributions"

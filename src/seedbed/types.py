@@ -102,7 +102,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One generated record before filters. `fields` is None when the text could not be parsed, and then `problem` says why."""
+    """One generated record before filters. `fields` is None when the text could not be parsed, and then `problem` says why.
+
+    annotations: kind of annotator -> label -> probability, the likeliest first; empty before the annotations step.
+    """
 
     id: str
     index: int
@@ -111,6 +114,15 @@ class Candidate:
     finished: bool
     problem: str = ""
     provenance: Fields = field(default_factory=dict)
+    annotations: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What an annotator says: one distribution a candidate, label -> probability, empty where it has no fields. facts: plain values, of the fit."""
+
+    rows: Sequence[Mapping[str, float]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -209,7 +221,10 @@ class Session(Protocol):
 
 @runtime_checkable
 class Filter(Protocol):
-    """scope "row": a verdict depends on the candidate and the sample alone. scope "set": on all candidates, in their order."""
+    """scope "row": a verdict depends on the candidate and the sample alone. scope "set": on all candidates, in their order.
+
+    A filter that looks at annotations has an attribute `reads`, the kinds of annotator that its recipe must hold.
+    """
 
     @property
     def scope(self) -> Literal["row", "set"]: ...
@@ -240,6 +255,10 @@ class Student(Protocol):
 
 @runtime_checkable
 class Annotator(Protocol):
-    """Gives each candidate's input a target with its distribution; writes columns, drops nothing."""
+    """Gives each candidate's input a distribution over targets; drops nothing, and reads neither the candidates' targets nor `test`."""
 
-    def annotate(self, candidates: Sequence[Candidate], sample: Sample) -> list[Mapping[str, float]]: ...
+    def supports(self, task: Task) -> str:
+        """The reason why the annotator cannot do the task, or "" when it can."""
+        ...
+
+    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int) -> Annotations: ...

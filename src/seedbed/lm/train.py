@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def mean_nll(lm: LM, net: SoftPrompt | None, z: torch.Tensor | None, texts: Sequ
     return total / tokens
 
 
-def batches(texts: Sequence[Text], size: int, seed: int) -> list[list[int]]:
+def batches(texts: Sequence[Sized], size: int, seed: int) -> list[list[int]]:
     """One epoch: every text once, in batches of like length (pools of 8 batches sorted by length), in random order."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(texts)).tolist()

@@ -115,6 +115,7 @@ def method(recipe_toml: str, sizes: Mapping[str, int]) -> Table:
         ("generator", _part(recipe["generator"])),
         ("engine", _part(recipe["engine"])),
         ("sampling", sampling),
+        ("annotators", "; ".join(_part(a) for a in recipe.get("annotator", [])) or "none"),
         ("filters", "; ".join(_part(f) for f in recipe.get("filter", [])) or "none"),
         ("student of the gain", _part(recipe["student"])),
         ("seed", str(recipe["seed"])),

@@ -1,0 +1,1 @@
+"""What gives candidates a distribution over targets: one file each."""
