@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from seedbed.filters.dedup import MISSED, PERMUTATIONS, Dedup, _bands
+from seedbed.filters import dedup
+from seedbed.filters.dedup import MISSED, PERMUTATIONS, Dedup, banding, near_duplicates
 from seedbed.filters.form import Form
 from seedbed.filters.overlap import Overlap
 from seedbed.task import Task
@@ -134,6 +135,18 @@ def test_a_second_dedup_drops_nothing() -> None:
     assert all(v.keep for v in Dedup().judge(kept, sample([])))
 
 
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.8, 0.95, 1.0])
+def test_bands_overlook_few_pairs_at_the_threshold(threshold: float) -> None:
+    bands, rows = banding(threshold)
+    assert (1 - threshold**rows) ** bands <= MISSED
+    assert bands * rows <= PERMUTATIONS or rows == 1
+    assert threshold == 1.0 or (1 - threshold**rows) ** (bands - 1) > MISSED, "fewer bands would do"
+
+
+def test_texts_of_the_same_shingles_are_near_at_threshold_1() -> None:
+    assert reasons(Dedup(1.0).judge(candidates("haha haha haha", "haha haha", "hahaha haha"), sample([]))) == ["", "near duplicate", ""]
+
+
 def test_dedup_compares_only_rows_of_the_same_given_part() -> None:
     premise = "A very long premise that many generated hypotheses share. " * 5
     texts = [("p", "It rained."), ("q", "It rained."), ("q", "it rained"), (premise, "She left."), (premise, "He stayed.")]
@@ -141,14 +154,23 @@ def test_dedup_compares_only_rows_of_the_same_given_part() -> None:
     assert reasons(Dedup().judge(rows, Sample(PAIR, (), (), ()))) == ["", "", "exact duplicate", "", ""]
 
 
-@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.8, 0.95, 1.0])
-def test_bands_overlook_few_pairs_at_the_threshold(threshold: float) -> None:
-    def missed(bands: int) -> float:
-        return float((1 - threshold ** (PERMUTATIONS // bands)) ** bands)
+@pytest.mark.parametrize(("block", "pairs"), [(16, 2**20), (64, 8), (2**14, 1)])
+def test_dedup_says_the_same_however_many_texts_it_looks_at_together(block: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [normalise(text) for text in [*random_texts(200, 4), "", "ab", "abc", "ab", *random_texts(100, 4)]]
+    groups = [f"given {i % 2}" for i in range(len(texts))]
+    expected = near_duplicates(texts, groups, 0.7)
+    alone = [near_duplicates(texts[g::2], groups[g::2], 0.7) for g in (0, 1)]
+    assert (expected[::2], expected[1::2]) == tuple(alone) and 0 < sum(expected) < len(expected)
+    monkeypatch.setattr(dedup, "BLOCK", block)
+    monkeypatch.setattr(dedup, "PAIRS", pairs)
+    assert near_duplicates(texts, groups, 0.7) == expected
 
-    bands = _bands(threshold)
-    assert missed(bands) <= MISSED
-    assert bands == 1 or missed(bands // 2) > MISSED, "fewer bands would do"
+
+def test_dedup_of_one_text_many_times_over() -> None:
+    draw = random.Random(5)
+    start = " ".join(draw.choices(VOCABULARY, k=60))
+    verdicts = Dedup().judge(candidates(*(f"{start} {i}" for i in range(3000))), sample([]))
+    assert [v.keep for v in verdicts] == [True] + [False] * 2999
 
 
 # Overlap

@@ -30,7 +30,7 @@ from seedbed.report.verdict import verdict
 from seedbed.store import Journal, Store, file_hash, fingerprint, read_lines, unchanged, write_hashes, write_json, write_lines, write_text
 from seedbed.types import Candidate, Example, Measure, Sample, Teacher, Verdict, seed_for
 
-VERSIONED = ("seedbed", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "rensa", "pyarrow")
+VERSIONED = ("seedbed", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "pyarrow")
 SIFTED = ("kept.jsonl", "dropped.jsonl")
 JUDGED_TOGETHER = 1000
 """Candidates in one part of row-by-row filtering."""

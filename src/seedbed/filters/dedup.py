@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from seedbed.text import jaccard, normalise, shingles
+from seedbed.text import SHINGLE, jaccard, normalise, shingles
 from seedbed.types import Candidate, Sample, Verdict
 
-PERMUTATIONS = 128
+if TYPE_CHECKING:
+    import numpy as np
+
 MISSED = 0.001
-"""Chance that MinHash overlooks a pair that is just at the threshold, at most."""
+"""Chance that a pair just at the threshold is overlooked, at most."""
+PERMUTATIONS = 320
+"""At most so many hash functions a text; more make rows longer, so that fewer unlike texts are looked at."""
+BLOCK = 2**14
+"""Texts that are hashed together, and judged together where they have few pairs."""
+PAIRS = 2**20
+"""Pairs looked at together; a block of texts with more is halved."""
+WORDS = 4
+"""64-bit words of a text's sketch: bit i tells whether it has an odd number of shingles with that bit's hash."""
+FACTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1)
+"""Odd numbers that a shingle's letters are multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -25,44 +39,208 @@ class Dedup:
     exact similarity decides, so judging the kept ones again drops nothing. Candidates without fields are kept.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "set"]] = "set"
 
     threshold: Annotated[float, Field(ge=0.1, le=1)] = 0.8
 
     def judge(self, candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
-        from rensa import RMinHash, RMinHashLSH
-
         task = sample.task
-        keys = [None if c.fields is None else (normalise(task.prefix(c.fields)), normalise(task.body(c.fields))) for c in candidates]
-        sketches = RMinHash.from_token_sets((shingles(key[1]) if key else () for key in keys), PERMUTATIONS, 0)
-        kept = RMinHashLSH(self.threshold, PERMUTATIONS, _bands(self.threshold))
-        seen: set[tuple[str, str]] = set()
-        verdicts = []
-        for index, (key, sketch) in enumerate(zip(keys, sketches, strict=True)):
-            if key is None:
-                verdicts.append(Verdict(True))
-                continue
-            reason = "exact duplicate" if key in seen else ""
-            if not reason and self._near(key, [keys[i] for i in kept.query(sketch)]):
-                reason = "near duplicate"
-            if not reason:
-                seen.add(key)
-                kept.insert(index, sketch)
+        first: dict[tuple[str, str], int] = {}  # (given part, text) -> its place among the different ones
+        places = []
+        for c in candidates:
+            key = None if c.fields is None else (normalise(task.prefix(c.fields)), normalise(task.body(c.fields)))
+            places.append(-1 if key is None else first.setdefault(key, len(first)))
+        keys = list(first)
+        near = near_duplicates([text for _, text in keys], [group for group, _ in keys], self.threshold)
+        verdicts, seen = [], [False] * len(keys)
+        for place in places:
+            reason = "" if place < 0 else "near duplicate" if near[place] else "exact duplicate" if seen[place] else ""
+            if place >= 0:
+                seen[place] = True
             verdicts.append(Verdict(not reason, reason))
         return verdicts
 
-    def _near(self, key: tuple[str, str], proposed: Sequence[tuple[str, str] | None]) -> bool:
-        own = shingles(key[1])
-        return any(other and other[0] == key[0] and jaccard(own, shingles(other[1])) >= self.threshold for other in proposed)
 
+def near_duplicates(texts: Sequence[str], groups: Sequence[str], threshold: float) -> list[bool]:
+    """For each of the normalised texts, whether its Jaccard similarity to an earlier text of its group that was not itself one is enough.
 
-def _bands(threshold: float) -> int:
-    """Bands of the LSH table: as few as overlook a pair at the threshold with a chance of MISSED at most.
-
-    With r rows in each of b bands a pair of similarity s is proposed with probability 1 - (1 - s^r)^b (Leskovec et al. 2014, 3.4).
+    Looked at are pairs that share a band of MinHash values (Leskovec et al. 2014, 3.4); a sketch of the symmetric difference drops most that
+    cannot be similar enough, and the rest are compared exactly. Memory grows with the texts, not with the pairs.
     """
-    rows = PERMUTATIONS
-    while rows > 1 and (1 - threshold**rows) ** (PERMUTATIONS // rows) > MISSED:
-        rows //= 2
-    return PERMUTATIONS // rows
+    import numpy as np
+
+    dropped = np.zeros(len(texts), dtype=bool)
+    if len(texts) > 1:
+        join = _Join(texts, groups, threshold)
+        for start in range(0, len(texts), BLOCK):
+            join.block(start, min(start + BLOCK, len(texts)), dropped)
+    found: list[bool] = dropped.tolist()
+    return found
+
+
+def banding(threshold: float) -> tuple[int, int]:
+    """(bands, rows): the longest rows that overlook a pair at the threshold with a chance of MISSED at most, within PERMUTATIONS.
+
+    A pair of similarity s shares a band with probability 1 - (1 - s^rows)^bands.
+    """
+    best = (1, 16)  # at threshold 1 no pair can be missed
+    for rows in range(1, 17 if threshold < 1 else 0):
+        bands = math.ceil(math.log(MISSED) / math.log1p(-(threshold**rows)))
+        if rows == 1 or bands * rows <= PERMUTATIONS:
+            best = (bands, rows)
+    return best
+
+
+class _Join:
+    """Each text's size and sketch, its bands, and an index of the bands of the texts kept so far."""
+
+    def __init__(self, texts: Sequence[str], groups: Sequence[str], threshold: float) -> None:
+        import numpy as np
+
+        self.texts, self.threshold = texts, threshold
+        parts = [_read(texts[i : i + BLOCK], groups[i : i + BLOCK], threshold) for i in range(0, len(texts), BLOCK)]
+        self.sizes, self.sketches, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
+        # Bands that two texts or more share, numbered; the slots of one are neighbours. Blank texts (size 0) have none.
+        filled = np.flatnonzero(self.sizes)
+        found, first = [], 0
+        for column in keys.T:
+            key, owner = _sorted(column[filled], filled)
+            rank, heads = _ranks(key)
+            long = np.repeat(np.diff(heads, append=len(key)) > 1, np.diff(heads, append=len(key)))
+            number = np.cumsum(rank[long] == 0) - 1 + first
+            first = int(number[-1]) + 1 if len(number) else first
+            found.append((owner[long], number))
+        owner, number = (np.concatenate(column) for column in zip(*found, strict=True))
+        self.owners, self.bands = _sorted(owner, number)
+        counts = np.bincount(number, minlength=first)
+        self.start = np.cumsum(counts) - counts
+        self.filled = np.zeros(first, dtype=np.int32)
+        self.slots = np.zeros(len(number), dtype=np.int32)
+
+    def block(self, a: int, b: int, dropped: np.ndarray) -> None:
+        """Judges the texts a to b - 1 against those kept before, and puts the kept ones into the index."""
+        import numpy as np
+
+        low, high = np.searchsorted(self.owners, [a, b])
+        bands, owners = _sorted(self.bands[low:high], self.owners[low:high])
+        earlier = _ranks(bands)[0]
+        if b - a > 1 and int(self.filled[bands].sum()) + int(earlier.sum()) > PAIRS:
+            middle = (a + b) // 2
+            self.block(a, middle, dropped)
+            self.block(middle, b, dropped)
+            return
+        (at, step), (near, close) = _expand(self.filled[bands]), _expand(earlier)
+        early = np.append(self.slots[self.start[bands[at]] + step], owners[near - 1 - close])
+        self._decide(*_sorted(np.append(owners[at], owners[near]), early), dropped)
+        bands, owners = bands[~dropped[owners]], owners[~dropped[owners]]
+        rank, heads = _ranks(bands)
+        self.slots[self.start[bands] + self.filled[bands] + rank] = owners
+        self.filled[bands[heads]] += np.diff(heads, append=len(bands)).astype(np.int32)
+
+    def _decide(self, late: np.ndarray, early: np.ndarray, dropped: np.ndarray) -> None:
+        """Pairs of a text and an earlier one, in order of the later; those that share several bands stand there as often."""
+        import numpy as np
+
+        once = (np.diff(late, prepend=-1) != 0) | (np.diff(early, prepend=-1) != 0)
+        late, early = late[once], early[once]
+        # |A and B| >= t |A or B| only where |A xor B| <= (1 - t) / (1 + t) (|A| + |B|), and that is at least what sizes and sketches differ by.
+        room = (1 - self.threshold) / (1 + self.threshold) * (self.sizes[late] + self.sizes[early]) + 1e-6
+        can = np.abs(self.sizes[late] - self.sizes[early]) <= room
+        apart = np.zeros(len(room))
+        for word in (None, *self.sketches.T):
+            if word is not None:
+                apart += np.bitwise_count(word[late] ^ word[early])
+                can = apart <= room
+            late, early, room, apart = late[can], early[can], room[can], apart[can]
+        for i, j in zip(late.tolist(), early.tolist(), strict=True):
+            if not dropped[i] and not dropped[j]:
+                dropped[i] = jaccard(shingles(self.texts[i]), shingles(self.texts[j])) >= self.threshold
+
+
+def _read(texts: Sequence[str], groups: Sequence[str], threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each text: the number of its shingles, int32 (n,); its sketch, uint64 (n, WORDS); a key of each of its bands, int32 (n, bands)."""
+    import numpy as np
+
+    lengths, tokens = _tokens(texts, groups)
+    keys = np.repeat(np.arange(len(texts), dtype=np.uint64) << np.uint64(32), lengths) | tokens
+    keys.sort()
+    keys = keys[np.concatenate([keys[:1] == keys[:1], keys[1:] != keys[:-1]])]  # each shingle once
+    size = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(texts))
+    begin = np.cumsum(size) - size
+    full = np.flatnonzero(size)
+    sketches = np.zeros((len(texts), WORDS), dtype=np.uint64)
+    bits, words = np.uint64(1) << (keys & np.uint64(63)), keys >> np.uint64(6) & np.uint64(WORDS - 1)
+    for w in range(WORDS if len(full) else 0):
+        sketches[full, w] = np.bitwise_xor.reduceat(np.where(words == w, bits, np.uint64(0)), begin[full])
+    bands = np.zeros((len(texts), banding(threshold)[0]), dtype=np.int32)
+    shingled = keys.astype(np.uint32)
+    order, width = full[np.argsort(size[full])], 2048
+    for i in range(0, len(order), width):
+        some = order[i : i + width]
+        places = np.minimum(np.arange(size[some[-1]])[:, None], size[some] - 1) + begin[some]  # the last one again: a minimum does not mind
+        bands[some] = _bands(shingled[places], *banding(threshold)).T
+    return size.astype(np.int32), sketches, bands
+
+
+def _bands(tokens: np.ndarray, bands: int, rows: int) -> np.ndarray:
+    """A key of each band, int32 (bands, n), of tokens (length, n): its MinHash values under multiplications modulo 2^32, mixed."""
+    import numpy as np
+
+    factors = np.random.PCG64(0).random_raw(bands * rows).astype(np.uint32) | np.uint32(1)
+    least, product = np.empty((bands * rows, tokens.shape[1]), dtype=np.uint32), np.empty_like(tokens)
+    for i, factor in enumerate(factors):
+        np.multiply(tokens, factor, out=product)
+        np.minimum.reduce(product, axis=0, out=least[i])
+    found = np.zeros((bands, tokens.shape[1]), dtype=np.uint32)
+    for row in range(rows):
+        found = (found + least[row::rows]) * np.uint32(FACTORS[0])
+        found ^= found >> np.uint32(15)
+    return (found >> np.uint32(1)).astype(np.int32)
+
+
+def _tokens(texts: Sequence[str], groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Shingles of each text, repeats included: how many (n,), and the 32-bit hashes of all, one text after the other."""
+    import numpy as np
+
+    padded = [text.ljust(SHINGLE, "\0") if text else "" for text in texts]  # a short text is its only shingle
+    signs = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    lengths = np.array([len(text) for text in padded])
+    last = SHINGLE - 1
+    hashed = np.zeros(max(0, len(signs) - last), dtype=np.uint32)
+    for i, factor in enumerate(FACTORS):
+        hashed += signs[i : i + len(hashed)] * np.uint32(factor)
+    salts = np.array([zlib.crc32(group.encode("utf-8", "surrogatepass")) for group in groups], dtype=np.uint32)
+    hashed ^= np.repeat(salts, lengths)[last:]
+    for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
+        hashed ^= hashed >> np.uint32(shift)
+        hashed *= np.uint32(factor)
+    inside = np.ones(len(signs), dtype=bool)
+    ends = np.cumsum(lengths)[lengths > 0]
+    for back in range(1, SHINGLE):
+        inside[ends - back] = False
+    return np.maximum(lengths - last, 0), hashed[inside[: len(hashed)]]
+
+
+def _sorted(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of numbers from 0 to 2^31 - 1, sorted: far faster as one number than by an argsort."""
+    import numpy as np
+
+    both = np.sort(a.astype(np.int64) << 32 | b)
+    return both >> 32, both & 0xFFFFFFFF
+
+
+def _ranks(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of sorted numbers: how many equal ones stand before each, and where each run of equal ones begins."""
+    import numpy as np
+
+    heads = np.flatnonzero(np.diff(numbers, prepend=-1))
+    return np.arange(len(numbers)) - np.repeat(heads, np.diff(heads, append=len(numbers))), heads
+
+
+def _expand(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """counts[i] times i, and 0, 1, ... within each."""
+    import numpy as np
+
+    which = np.repeat(np.arange(len(counts)), counts)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
