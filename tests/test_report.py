@@ -25,6 +25,8 @@ from seedbed.data import Written, write_dataset
 from seedbed.report import plots, tables
 from seedbed.report.card import card as card_of
 from seedbed.report.facts import Facts
+from seedbed.report.page import _filters as filters_of_page
+from seedbed.report.page import _labels as labels_of_page
 from seedbed.report.page import page
 from seedbed.task import Task
 from seedbed.types import Candidate, Measure
@@ -177,6 +179,12 @@ def card(of: Facts, **changes: Any) -> str:
     return card_of(of, replace(written(), rows=len(of.kept), **changes))
 
 
+def nearest(*kept: int) -> dict[str, Any]:
+    """The usual closeup, with these kept rows shown alone."""
+    found = facts().closeup
+    return {**found, "nearest": [e for e in found["nearest"] if int(e["id"][1:]) in kept]}
+
+
 def scores(**changes: Any) -> dict[str, Any]:
     return {**facts().scores, **changes}
 
@@ -262,7 +270,7 @@ def test_the_page_shows_any_text_as_it_is(evil: str) -> None:
 
 
 def test_a_kept_text_is_escaped() -> None:
-    text = page(facts(kept=[Candidate("c1", 0, EVIL, {}, True)]))
+    text = page(facts(kept=[Candidate("c0000004", 0, EVIL, {}, True)], closeup=nearest(4)))
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "<script" not in text
 
@@ -295,7 +303,8 @@ def test_the_page_fits_a_phone_and_a_dark_screen() -> None:
 
 def test_the_verdict_comes_first() -> None:
     words = Reader(whole()).words.split("seedbed report", 1)[1].strip()  # after the title of the window
-    assert words.startswith("No gain could be shown; the smallest gain this test could show is 4.8 points.")
+    said = " ".join(words.split())
+    assert said.startswith("Skip to the numbers No gain shown tickets, a classification task No gain could be shown; the smallest")
 
 
 @pytest.mark.parametrize("write", [page, card])
@@ -309,26 +318,27 @@ def test_what_could_not_be_measured_says_why(write: Any) -> None:
 
 def test_an_unknown_number_is_no_number() -> None:
     rows = {row[0]: row for row in tables.measures(facts().scores).rows}
-    assert rows["verbatim_rate"][1:5] == ("0 share", "0 to 0.114", "0.02", "30")
+    assert rows["verbatim_rate"][1:5] == ("0.000 share", "0.000 to 0.114", "0.020", "30")
     assert rows["mauve"][1:5] == ("not measured: needs 100 texts on each side, got 30", "", "", "30")
-    assert rows["neighbour_ratio"][1:6] == ("0.93", "not measured", "1.01", "30", "closer to real")
+    assert rows["neighbour_ratio"][1:6] == ("0.930", "not measured", "1.010", "30", "closer to real")
     assert [row[1] for row in tables.arms(UNMEASURED).rows] == ["not measured"] * 3
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.0, "0"),
-        (-0.05, "-0.05"),
+        (0.0, "0.000"),
+        (-0.05, "-0.050"),
         (0.12345, "0.123"),
-        (1.0, "1.00"),
+        (-0.00026, "-0.0003"),
+        (1.0, "1.000"),
         (54.04, "54.0"),
         (12345.6, "12,345.6"),
         (385345, "385,345"),
         (None, "not measured"),
     ],
 )
-def test_numbers_keep_three_digits(value: float | None, text: str) -> None:
+def test_numbers_line_up_and_none_is_rounded_to_nothing(value: float | None, text: str) -> None:
     assert tables.number(value) == text
 
 
@@ -340,7 +350,7 @@ def test_numbers_keep_three_digits(value: float | None, text: str) -> None:
         {"dropped": [], "scores": scores(counts={"candidates": 30, "kept": 30, "dropped": {}, "failed": {}})},
         {"scores": scores(measures=[])},
         {"scores": scores(gain={**gain(), "note": ""})},
-        {"kept": facts().kept[:1], "dropped": facts().dropped[:1]},
+        {"kept": facts().kept[4:5], "dropped": facts().dropped[:1], "closeup": nearest(4)},
         {"recipe_toml": RECIPE.replace('[[filter]]\nkind = "overlap"\nrun = 13\n', "")},
     ],
     ids=["no training", "nothing dropped", "no metric", "no note", "few rows", "no filter"],
@@ -353,13 +363,74 @@ def test_parts_may_be_missing(write: Any, changes: Mapping[str, Any]) -> None:
     assert write is page or ("No overlap filter was used" in text) == ("recipe_toml" in changes)
 
 
-def test_ten_rows_are_drawn_by_the_seed() -> None:
-    def shown(seed: int) -> list[str]:
-        return re.findall(r"Message: (row \d+)", page(facts(manifest={**facts().manifest, "seed": seed})))
+def test_dropped_rows_are_drawn_by_the_seed() -> None:
+    dropped = [{"id": f"c{i}", "text": f"sorry {i}", "filter": "form", "reason": "r", "label": None} for i in range(30, 90)]
 
-    assert len(shown(7)) == 10
-    assert shown(7) == sorted(shown(7), key=lambda row: int(row.split()[1]))
+    def shown(seed: int) -> list[str]:
+        return re.findall(r"sorry (\d+)", page(facts(dropped=dropped, manifest={**facts().manifest, "seed": seed})))
+
+    assert len(shown(7)) == len(set(shown(7))) == 20
+    assert shown(7) == sorted(shown(7), key=int)
     assert shown(7) != shown(8)
+
+
+def test_kept_rows_stand_beside_their_nearest_real_row() -> None:
+    words = " ".join(Reader(page(facts(closeup=nearest(9)))).words.split())
+    assert "Synthetic c0000009 Queue: billing Message: row 9 Nearest real t-9 (fit), cosine 0.59 true 9" in words
+    assert "1 of 30 kept rows, drawn at random" in words and "among 400 real rows" in words
+
+
+def test_a_long_text_is_whole_and_unfolds() -> None:
+    long = " ".join(f"word{i}" for i in range(1000))
+    rows = [replace(facts().kept[4], text=long)]
+    text = page(facts(kept=rows, closeup=nearest(4)))
+    assert long in re.sub(r"</div>\s*<details>.*?</summary><div[^>]*>", "", text)
+    assert len(re.findall(r"<details>", text)) == 1
+
+
+def test_labels_are_counted_as_they_were_generated_and_kept() -> None:
+    dropped = [*facts().dropped, {"id": "c90", "text": "?", "filter": "form", "reason": "section missing", "label": None}]
+    rows = {row["label"]: row for row in labels_of_page(facts(dropped=dropped))}
+    assert {name: [row[k] for k in ("real", "made", "kept")] for name, row in rows.items()} == {"billing": [60, 30, 30], "other": [40, 10, 0]}
+    assert rows["billing"]["kept_width"] == 100 and rows["billing"]["real_width"] == 60 and rows["other"]["kept_width"] == 0
+    assert "<h2>Labels</h2>" in whole() and "<h2>Labels</h2>" not in page(facts(labels={}))
+
+
+def test_filters_stand_in_the_order_of_the_recipe() -> None:
+    recipe = RECIPE.replace("[[filter]]", '[[filter]]\nkind = "x.py:Polite"\n[[filter]]')
+    extra = [{"id": f"c{i}", "text": "", "filter": "overlap", "reason": r, "label": None} for i, r in enumerate(["copy of fit", *["near copy"] * 2])]
+    rows = filters_of_page(facts(recipe_toml=recipe, dropped=[*extra, *facts().dropped]))
+    assert [(r["filter"], r["reason"], r["rows"]) for r in rows] == [
+        ("candidates", "", 40),
+        ("x.py:Polite", "too polite", 10),
+        ("overlap", "near copy", 2),
+        ("overlap", "copy of fit", 1),
+        ("kept", "", 30),
+    ]
+    assert rows[1]["share"] == "25.0 %"
+
+
+def test_a_p_value_is_shown_where_there_is_one() -> None:
+    plain = facts().scores["measures"]
+    assert ">p</th>" not in whole()
+    tested = [plain[0] | {"p": 0.03}, *(m | {"p": None} for m in plain[1:])]
+    text = page(facts(scores=scores(measures=tested)))
+    assert ">p</th>" in text and ">0.030</td>" in text
+    bare = [{k: v for k, v in m.items() if k != "p"} for m in plain]
+    assert page(facts(scores=scores(measures=bare))) == whole()
+
+
+@pytest.mark.parametrize(("low", "high", "look"), [(0.5, 6.5, "better"), (-6.5, -0.5, "worse"), (-0.5, 6.5, "open"), (None, None, "unknown")])
+def test_the_band_follows_the_result(low: float | None, high: float | None, look: str) -> None:
+    changed = {**gain(), "difference": {"mean": low and 3.0, "low": low, "high": high}}
+    assert f'<header class="band {look}">' in page(facts(scores=scores(gain=changed)))
+
+
+def test_no_map_says_why() -> None:
+    nothing = {"real": [], "synthetic": [], "share": None, "note": "a map needs at least 3 rows on each side, got 1"}
+    text = page(facts(closeup={**facts().closeup, "map": nothing}))
+    assert "No map: a map needs at least 3 rows on each side, got 1." in text and "14 %" not in text
+    assert "hold 14 % of the variance" in whole()
 
 
 @pytest.mark.parametrize("write", [page, card])
@@ -493,7 +564,7 @@ def test_the_card_shows_any_text_as_it_is(evil: str) -> None:
 
 
 def test_names_of_measures_are_searchable_in_the_card() -> None:
-    assert "| verbatim_rate | 0 share | 0 to 0.114 | 0.02 | 30 | lower |" in card(facts())
+    assert "| verbatim_rate | 0.000 share | 0.000 to 0.114 | 0.020 | 30 | lower |" in card(facts())
 
 
 def test_counts_name_who_dropped_and_keep_the_sum() -> None:

@@ -23,17 +23,28 @@ class Table:
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Whole numbers whole, others with three digits or one decimal; None is "not measured"."""
+    """Whole numbers whole, others with one decimal, or three below 10, so that columns line up; None is "not measured"."""
     if value is None:
         return UNKNOWN
     size = abs(value)
-    form = "," if isinstance(value, int) else ",.1f" if size >= 10 else ".2f" if size >= 1 else ".3g"
+    form = "," if isinstance(value, int) else ",.1f" if size >= 10 else ".1g" if 0 < size < 0.0005 else ".3f"
     return f"{value:{form}} {unit}".strip()
 
 
 def interval(entry: Mapping[str, Any]) -> str:
     low, high = entry["low"], entry["high"]
     return UNKNOWN if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def points(value: float | None) -> str:
+    """A score or a difference of scores: one decimal."""
+    return UNKNOWN if value is None else f"{value:,.1f}"
+
+
+def spread(entry: Mapping[str, Any]) -> str:
+    """The interval of a score."""
+    low, high = entry["low"], entry["high"]
+    return UNKNOWN if low is None or high is None else f"{points(low)} to {points(high)}"
 
 
 def sentence(text: str) -> str:
@@ -56,7 +67,7 @@ def _measure(m: Mapping[str, Any]) -> tuple[str, ...]:
 
 def arms(gain: Mapping[str, Any]) -> Table:
     """The arms' scores of the metric that decides."""
-    rows = [(ARMS.get(name, name), number(a["mean"]), interval(a), number(a["seeds"]), number(a["n_train"])) for name, a in gain["arms"].items()]
+    rows = [(ARMS.get(name, name), points(a["mean"]), spread(a), number(a["seeds"]), number(a["n_train"])) for name, a in gain["arms"].items()]
     return Table(("trained on", f"{gain['metric']} on test", "95 % interval", "seeds", "training rows"), rows)
 
 
@@ -65,13 +76,13 @@ def difference(gain: Mapping[str, Any]) -> str:
     d = gain["difference"]
     if d["mean"] is None:
         return f"{UNKNOWN}: {gain['note']}"
-    return f"{number(d['mean'], 'points')} (95 % interval {interval(d)})"
+    return f"{points(d['mean'])} points (95 % interval {spread(d)})"
 
 
 def smallest(gain: Mapping[str, Any]) -> str:
     """The smallest gain that the test could have shown, in words."""
     value = gain["smallest_detectable"]
-    return f"{UNKNOWN}: {gain['note']}" if value is None else number(value, "points")
+    return f"{UNKNOWN}: {gain['note']}" if value is None else f"{points(value)} points"
 
 
 def counts(counted: Mapping[str, Any]) -> Table:
@@ -88,7 +99,8 @@ def training(facts: Mapping[str, Any]) -> Table:
     """Losses of each form of the soft prompt; "z shuffled" gives every dev row another row's context."""
     keys = ("dev", "dev_shuffled", "train", "epoch", "parameters")
     names = {name: name + (" (chosen)" if name == facts["chosen"] else "") for name in facts["forms"]}
-    rows = [(names[name], *(number(form[key]) if key in form else "" for key in keys)) for name, form in facts["forms"].items()]
+    forms = [(names[name], form | {"epoch": f"{form['epoch']:.3g}"} if "epoch" in form else form) for name, form in facts["forms"].items()]
+    rows = [(name, *(v if isinstance(v := form.get(key, ""), str) else number(v) for key in keys)) for name, form in forms]
     return Table(("prompt", "dev", "dev, z shuffled", "train", "best epoch", "parameters"), rows)
 
 
