@@ -59,7 +59,7 @@ def plane(seen: Mapping[str, Any]) -> str:
         return ""
 
     def draw(axes: Any) -> None:
-        looks = {"real": {"marker": "o", "markerfacecolor": "none"}, "synthetic": {"marker": "^", "markeredgewidth": 0}}
+        looks: dict[str, dict[str, Any]] = {"real": {"marker": "o", "markerfacecolor": "none"}, "synthetic": {"marker": "^", "markeredgewidth": 0}}
         for colour, (side, look) in zip(COLOURS, looks.items(), strict=False):
             x, y = zip(*seen[side], strict=True)
             axes.plot(x, y, linestyle="none", markersize=4.5, alpha=0.7, color=colour, label=side, **look)
