@@ -318,9 +318,9 @@ def test_what_could_not_be_measured_says_why(write: Any) -> None:
 
 def test_an_unknown_number_is_no_number() -> None:
     rows = {row[0]: row for row in tables.measures(facts().scores).rows}
-    assert rows["verbatim_rate"][1:5] == ("0.000 share", "0.000 to 0.114", "0.020", "30")
-    assert rows["mauve"][1:5] == ("not measured: needs 100 texts on each side, got 30", "", "", "30")
-    assert rows["neighbour_ratio"][1:6] == ("0.930", "not measured", "1.010", "30", "closer to real")
+    assert rows["verbatim_rate"][1:6] == ("0.000 share", "0.000 to 0.114", "0.020", "", "30")
+    assert rows["mauve"][1:6] == ("not measured: needs 100 texts on each side, got 30", "", "", "", "30")
+    assert rows["neighbour_ratio"][1:7] == ("0.930", "not measured", "1.010", "", "30", "closer to real")
     assert [row[1] for row in tables.arms(UNMEASURED).rows] == ["not measured"] * 3
 
 
@@ -416,6 +416,7 @@ def test_a_p_value_is_shown_where_there_is_one() -> None:
     tested = [plain[0] | {"p": 0.03}, *(m | {"p": None} for m in plain[1:])]
     text = page(facts(scores=scores(measures=tested)))
     assert ">p</th>" in text and ">0.030</td>" in text
+    assert ">0.010 (alarm)</td>" in page(facts(scores=scores(measures=[plain[0] | {"p": 0.01}])))
     bare = [{k: v for k, v in m.items() if k != "p"} for m in plain]
     assert page(facts(scores=scores(measures=bare))) == whole()
 
@@ -564,7 +565,7 @@ def test_the_card_shows_any_text_as_it_is(evil: str) -> None:
 
 
 def test_names_of_measures_are_searchable_in_the_card() -> None:
-    assert "| verbatim_rate | 0.000 share | 0.000 to 0.114 | 0.020 | 30 | lower |" in card(facts())
+    assert "| verbatim_rate | 0.000 share | 0.000 to 0.114 | 0.020 |  | 30 | lower |" in card(facts())
 
 
 def test_counts_name_who_dropped_and_keep_the_sum() -> None:

@@ -33,6 +33,8 @@ CATALOG: dict[str, dict[str, str]] = {
     },
     "metric": {
         "mauve": "seedbed.metrics.mauve:Mauve",
+        "diversity": "seedbed.metrics.diversity:Diversity",
+        "coverage": "seedbed.metrics.coverage:Coverage",
         "memorisation": "seedbed.metrics.memorisation:Memorisation",
     },
     "student": {

@@ -56,9 +56,13 @@ kind = "dedup"
 kind = "overlap"             # never ship a copy of a real row
 
 [[metric]]
-kind = "mauve"
+kind = "mauve"               # how near to real text
 [[metric]]
-kind = "memorisation"
+kind = "diversity"           # how different from one another
+[[metric]]
+kind = "coverage"            # where real rows lie, in the same shares of labels
+[[metric]]
+kind = "memorisation"        # how much is copied
 
 [student]                    # trained with and without the synthetic rows: does it help?
 kind = "linear"

@@ -125,7 +125,7 @@ DEFAULTS: dict[str, Any] = {
     "generator": {"kind": "soft"},
     "annotator": [],
     "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}],
-    "metric": [{"kind": "mauve"}, {"kind": "memorisation"}],
+    "metric": [{"kind": "mauve"}, {"kind": "diversity"}, {"kind": "coverage"}, {"kind": "memorisation"}],
     "student": {"kind": "linear"},
 }
 """The parts of a run that a recipe does not name."""

@@ -138,6 +138,8 @@ class Measure:
     """A number with all that is needed to read it. `value` is None when it could not be measured, and then `note` says why.
 
     better: "higher", "lower" or "closer" (to `real`). low, high: 95 % interval. real: the same number of real against real at the same n.
+    p: how often exchangeable rows (kept ones no different from real ones) would look as unlike or more so, exact at any n; None where no
+    such test is made. p <= ALARM of `stats` is an alarm.
     """
 
     name: str
@@ -149,6 +151,7 @@ class Measure:
     high: float | None = None
     real: float | None = None
     note: str = ""
+    p: float | None = None
 
 
 @dataclass(frozen=True)

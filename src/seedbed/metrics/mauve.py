@@ -14,7 +14,8 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from seedbed.stats import equal_draw, percentile_interval
+from seedbed.metrics.draws import equal_sides
+from seedbed.stats import percentile_interval, permutation_p
 from seedbed.types import Example, Measure, Sample, seed_for
 
 SCALING = 5.0
@@ -26,6 +27,8 @@ MMD_ROWS = 2000
 """Rows a side that MMD looks at, at most: it holds n x n kernels."""
 RESAMPLES = 200
 """Bootstrap resamples of each draw."""
+PERMUTATIONS = 999
+"""Arrangements behind a p: the smallest that it can be is 0.001."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,13 @@ class Mauve:
 
     All at equal n, the size of the smallest of kept, dev + test and fit: the number is the mean of several random draws of n rows, each
     with its own start of k-means. Under 100 rows a side the first three are None, and MMD^2 alone speaks. Values depend on n, on the
-    embedder and on the bins: compare only where these agree.
+    embedder and on the bins: compare only where these agree. p: permutation test of kept against dev + test rows, of the first draw.
 
     embedder: gives the features ("minilm", a folder or hub name). draws: how many, 1 to 100. k: bins, 2 or more; None: n / 10.
     restarts, iterations: of k-means, 1 or more.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     embedder: str = "minilm"
     draws: Annotated[int, Field(ge=1, le=100)] = 5
@@ -51,20 +54,19 @@ class Mauve:
     def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> list[Measure]:
         from seedbed.lm.embed import embed
 
-        sides = (kept, (*sample.dev, *sample.test), sample.fit)
-        texts = [sorted(sample.task.body(e.fields) for e in side) for side in sides]  # sorted: the rows' order must not choose the draw
-        n = min(map(len, texts))
-        got = f"got {len(texts[0])} kept, {len(texts[1])} dev + test and {len(texts[2])} fit"
+        sides = equal_sides(sample, kept, self.draws, seed)
+        n, got = sides.n, sides.got
         found: dict[str, list[_Draw]] = {name: [] for name in NAMES}
-        for i in range(self.draws if n >= 2 else 0):
-            picked = [equal_draw(side, n, seed_for(seed, "mauve", i, j)) for j, side in enumerate(texts)]
-            features = [embed(side, self.embedder) for side in picked]
-            for name, draw in self.compare(features[0], features[1], features[2], seed_for(seed, "mauve", i)).items():
+        for i, rows in enumerate(sides.draws if n >= 2 else []):
+            features = [embed([sample.task.body(e.fields) for e in side], self.embedder) for side in rows]
+            drawn = self.compare(features[0], features[1], features[2], seed_for(seed, "mauve", i), 0 if i else PERMUTATIONS)
+            for name, draw in drawn.items():
                 found[name].append(draw)
         how = f"mean of {self.draws} draws of n rows a side; interval: bootstrap of the rows, and the draws; real: fit against dev + test"
+        how += f"; p: {PERMUTATIONS} permutations of the first draw's rows"
         bins = f"{self.k or 'n / 10'} bins of {self.embedder} features, {how}"
         few = f"needs {LEAST} rows on each side, {got}; mmd stands in"
-        kernel = f"RBF kernel, median heuristic on real rows, {self.embedder} features, {how}"
+        kernel = f"RBF kernel, median heuristic on fit rows, {self.embedder} features, {how}"
         return [
             _measure("mauve", "higher", n, found, bins, few),
             _measure("mauve_smoothed", "higher", n, found, bins, few),
@@ -72,15 +74,16 @@ class Mauve:
             _measure("mmd", "lower", min(n, MMD_ROWS), found, kernel, f"needs 2 rows on each side, {got}"),
         ]
 
-    def compare(self, kept: np.ndarray, reference: np.ndarray, fit: np.ndarray, seed: int) -> dict[str, _Draw]:
-        """Each number of one draw: features (n, d) of each side, n >= 2; under LEAST rows MMD^2 alone."""
-        found = {"mmd": _mmd_draw(kept, reference, fit, seed_for(seed, "mmd"))}
+    def compare(self, kept: np.ndarray, reference: np.ndarray, fit: np.ndarray, seed: int, permutations: int = 0) -> dict[str, _Draw]:
+        """Each number of one draw: features (n, d) of each side, n >= 2; under LEAST rows MMD^2 alone. permutations: 0 makes no test."""
+        found = {"mmd": _mmd_draw(kept, reference, fit, seed_for(seed, "mmd"), permutations)}
         if len(kept) >= LEAST:
             ours, real = (mauve(side, reference, k=self.k, seed=seed, restarts=self.restarts, iterations=self.iterations) for side in (kept, fit))
             resampled = _resampled(ours, seed_for(seed, "bootstrap"))
-            found["mauve"] = _Draw(ours.value, real.value, resampled[0])
-            found["mauve_smoothed"] = _Draw(ours.smoothed, real.smoothed, resampled[1])
-            found["frontier_integral"] = _Draw(ours.frontier, real.frontier, resampled[2])
+            p = _chances(ours, seed_for(seed, "permute"), permutations) if permutations else (None, None, None)
+            found["mauve"] = _Draw(ours.value, real.value, resampled[0], p[0])
+            found["mauve_smoothed"] = _Draw(ours.smoothed, real.smoothed, resampled[1], p[1])
+            found["frontier_integral"] = _Draw(ours.frontier, real.frontier, resampled[2], p[2])
         return found
 
 
@@ -89,11 +92,12 @@ NAMES = ("mauve", "mauve_smoothed", "frontier_integral", "mmd")
 
 @dataclass(frozen=True)
 class _Draw:
-    """A number of one draw of rows, the same of real rows, and the number of bootstrap resamples (RESAMPLES,)."""
+    """A number of one draw of rows, the same of real rows, the number of bootstrap resamples (RESAMPLES,), and the p of the value."""
 
     value: float
     real: float
     resampled: np.ndarray
+    p: float | None = None
 
 
 def _measure(name: str, better: Literal["higher", "lower"], n: int, found: Mapping[str, Sequence[_Draw]], note: str, few: str) -> Measure:
@@ -105,7 +109,7 @@ def _measure(name: str, better: Literal["higher", "lower"], n: int, found: Mappi
     low, high = percentile_interval(np.concatenate([d.value + d.resampled - d.resampled.mean() for d in draws]))
     if name != "mmd":
         low, high = max(0.0, low), min(1.0, high)
-    return Measure(name, value, better=better, n=n, low=low, high=high, real=real, note=note)
+    return Measure(name, value, better=better, n=n, low=low, high=high, real=real, note=note, p=draws[0].p)
 
 
 def _resampled(result: MauveResult, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,13 +120,25 @@ def _resampled(result: MauveResult, seed: int) -> tuple[np.ndarray, np.ndarray, 
     return _area(_curve(_shares(p), _shares(q), SCALING)), smoothed, _frontier(_shares(p), _shares(q))
 
 
-def _mmd_draw(kept: np.ndarray, reference: np.ndarray, fit: np.ndarray, seed: int) -> _Draw:
+def _chances(result: MauveResult, seed: int, permutations: int) -> tuple[float, float, float]:
+    """p of MAUVE, smoothed and frontier integral. The bins know nothing of the sides, so permuted rows fall into them hypergeometrically."""
+    rng = np.random.default_rng(seed)
+    both = result.p + result.q
+    p = rng.multivariate_hypergeometric(both, int(result.p.sum()), size=permutations, method="marginals")
+    q = both - p
+    mauves, smoothed = _area(_curve(_shares(p), _shares(q), SCALING)), _area(_curve(_shares(p + 0.5), _shares(q + 0.5), SCALING))
+    frontiers = permutation_p(result.frontier, _frontier(_shares(p), _shares(q)))
+    return permutation_p(-result.value, -mauves), permutation_p(-result.smoothed, -smoothed), frontiers
+
+
+def _mmd_draw(kept: np.ndarray, reference: np.ndarray, fit: np.ndarray, seed: int, permutations: int) -> _Draw:
     rng = np.random.default_rng(seed)
     n = min(len(kept), MMD_ROWS)
-    x, y, z = (side[rng.choice(len(side), n, replace=False)].astype(np.float64) for side in (kept, reference, fit))
-    bandwidth = median_distance(np.concatenate([y, z]))
+    x, y, z = (side[np.sort(rng.choice(len(side), n, replace=False))].astype(np.float64) for side in (kept, reference, fit))
+    bandwidth = median_distance(z)  # of neither side that is compared: a permutation leaves it as it is
+    p = permutation_p(*_mmd_permuted(x, y, bandwidth, rng, permutations)) if permutations else None
     u, v = (rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64) for _ in range(2))
-    return _Draw(mmd(x, y, bandwidth), mmd(z, y, bandwidth), _mmd(x, y, bandwidth, u, v))
+    return _Draw(mmd(x, y, bandwidth), mmd(z, y, bandwidth), _mmd(x, y, bandwidth, u, v), p)
 
 
 @dataclass(frozen=True)
@@ -231,6 +247,21 @@ def mmd(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
     Needs 2 rows a side.
     """
     return float(_mmd(x, y, bandwidth, np.ones((1, len(x))), np.ones((1, len(y))))[0])
+
+
+def _mmd_permuted(x: np.ndarray, y: np.ndarray, bandwidth: float, rng: np.random.Generator, permutations: int) -> tuple[float, np.ndarray]:
+    """MMD^2 of (n, d) and (n, d), and of `permutations` random halvings of their 2n rows."""
+    both = np.concatenate([x, y])
+    n = len(x)
+    k = np.exp(-_squared(both, both) / (2 * bandwidth**2))
+    np.fill_diagonal(k, 0.0)
+    signs = np.concatenate([np.ones(n), -np.ones(n)])
+    sides = np.stack([signs, *(rng.permutation(signs) for _ in range(permutations))])
+    ours, total = (sides > 0).astype(np.float64), k.sum()
+    within, whole = ((ours @ k) * ours).sum(1), ours @ k.sum(1)
+    theirs, across = total - 2 * whole + within, whole - within
+    values = (within + theirs) / (n * (n - 1)) - 2 * across / n**2
+    return float(values[0]), values[1:]
 
 
 def _mmd(x: np.ndarray, y: np.ndarray, bandwidth: float, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
-from seedbed.stats import DRAWS, bootstrap_mean, equal_draw, percentile_interval, wilson
+from seedbed.stats import DRAWS, bootstrap_mean, equal_draw, percentile_interval, permutation_p, wilson
 from seedbed.text import SPLITS, Split, longest_runs, normalise, real_texts
 from seedbed.types import Example, Measure, Sample, seed_for
 
 HALVES = 20
 """Random halvings of dev + test that real text's own neighbour ratio is the mean of."""
+PERMUTATIONS = 999
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,11 @@ class Memorisation:
 
     verbatim_rate: share of kept rows whose text is a real row's but for case, punctuation and white space; also split by split.
     longest_shared_run: words, mean over rows. neighbour_ratio: median distance to the nearest fit row over the same of dev + test rows;
-    below 1 is nearer to fit than real text is. embedder: of that distance ("minilm", a folder or hub name).
+    below 1 is nearer to fit than real text is. p: permutation of kept and real rows; of a rate, Fisher's exact test against the rows that
+    `real` speaks of. embedder: of that distance ("minilm", a folder or hub name).
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     embedder: str = "minilm"
 
@@ -59,7 +61,9 @@ def _verbatim(sample: Sample, texts: Sequence[str]) -> list[Measure]:
     plain = [normalise(text) for text in texts]
     body = sample.task.body
     dev, test = ([normalise(body(e.fields)) for e in rows] for rows in (sample.dev, sample.test))
-    rates = [_rate("verbatim_rate", plain, set().union(*real.values()), test, real["fit"], "real: share of test rows that stand in fit")]
+    # No p: kept rows may copy from any split, test rows from fit alone, so that the two are not exchangeable.
+    whole = _rate("verbatim_rate", plain, set().union(*real.values()), test, real["fit"], "real: share of test rows that stand in fit")
+    rates = [replace(whole, p=None)]
     for split in SPLITS[::-1]:
         if split == "other" and not real["other"]:
             continue
@@ -71,14 +75,20 @@ def _verbatim(sample: Sample, texts: Sequence[str]) -> list[Measure]:
 
 def _rate(name: str, texts: Sequence[str], real: set[str], others: Sequence[str], among: set[str], named: str) -> Measure:
     """Share of the texts that are among the real ones; beside it the share of other real rows that are `among` real ones."""
+    from scipy.stats import hypergeom
+
     if not texts or not real:
         reason = "no kept row" if not texts else "the sample has no rows to compare with"
         return Measure(name, None, "share", "lower", len(texts), note=reason)
     copies = sum(1 for text in texts if text and text in real)
     low, high = wilson(copies, len(texts))
-    own = sum(1 for text in others if text and text in among) / len(others) if others and among else None
+    own, p = None, None
+    if others and among:
+        repeated = sum(1 for text in others if text and text in among)
+        own = repeated / len(others)
+        p = float(hypergeom.sf(copies - 1, len(texts) + len(others), copies + repeated, len(texts)))
     note = f"{copies} of {len(texts)}; Wilson interval; {named} ({len(others)} rows)"
-    return Measure(name, copies / len(texts), "share", "lower", len(texts), low, high, own, note)
+    return Measure(name, copies / len(texts), "share", "lower", len(texts), low, high, own, note, p)
 
 
 def _shared_run(texts: Sequence[str], fit: Sequence[str], test: Sequence[str], seed: int) -> Measure:
@@ -91,8 +101,18 @@ def _shared_run(texts: Sequence[str], fit: Sequence[str], test: Sequence[str], s
     runs = longest_runs([*drawn, *others], fit)
     mean, low, high = bootstrap_mean(runs[:n], seed_for(seed, "bootstrap"))
     real = float(np.mean(runs[n:])) if others else None
+    p = _difference_p(np.array(runs[:n], float), np.array(runs[n:], float), np.mean, seed_for(seed, "permute")) if others else None
     note = f"mean over {n} drawn rows of {len(texts)}; real: " + (f"{n} test rows" if others else "the sample has no test rows")
-    return Measure("longest_shared_run", mean, "words", "closer", n, low, high, real, note)
+    return Measure("longest_shared_run", mean, "words", "closer", n, low, high, real, note, p)
+
+
+def _difference_p(kept: np.ndarray, real: np.ndarray, middle: Callable[..., Any], seed: int) -> float:
+    """p of the difference of the two sides' means or medians, (n,) and (m,) numbers, either way."""
+    rng, n = np.random.default_rng(seed), len(kept)
+    both = np.concatenate([kept, real])
+    orders = np.stack([both, *(rng.permutation(both) for _ in range(PERMUTATIONS))])
+    apart = np.abs(middle(orders[:, :n], axis=1) - middle(orders[:, n:], axis=1))
+    return permutation_p(float(apart[0]), apart[1:])
 
 
 def nearest(features: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -119,4 +139,5 @@ def neighbour_ratio(kept: np.ndarray, reference: np.ndarray, seed: int) -> Measu
     halves = [(np.median(order[: n // 2]), np.median(order[n // 2 :])) for order in orders]
     real = float(np.mean([a / max(b, 1e-6) for a, b in halves])) if halves else None
     note = f"median distance to the nearest fit row, {below:.3f} for dev + test; bootstrap of both medians; real: halves of dev + test"
-    return Measure("neighbour_ratio", float(np.median(kept)) / below, "", "closer", n, low, high, real, note)
+    p = _difference_p(kept, reference, np.median, int(rng.integers(2**62)))
+    return Measure("neighbour_ratio", float(np.median(kept)) / below, "", "closer", n, low, high, real, note, p)

@@ -105,7 +105,7 @@ def _measure(m: Mapping[str, Any]) -> dict[str, str]:
         "unit": "" if unknown else m["unit"],
         "interval": "" if unknown else tables.interval(m),
         "real": "" if m["real"] is None else tables.number(m["real"]),
-        "p": "" if p is None else f"{p:.3f}",
+        "p": tables.chance(p),
         "n": tables.number(m["n"]),
         "better": {"closer": "closer to real"}.get(m["better"], m["better"]),
         "note": f"{tables.UNKNOWN}: {m['note']}" if unknown else m["note"],

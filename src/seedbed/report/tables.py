@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seedbed.stats import ALARM
 from seedbed.task import Task, columns_used
 
 ARMS = {"real": "real only", "synthetic": "synthetic only", "both": "real + synthetic", "full": "all real rows"}
@@ -53,7 +54,7 @@ def sentence(text: str) -> str:
 
 
 def measures(scores: Mapping[str, Any]) -> Table:
-    head = ("measure", "value", "95 % interval", "real text", "n", "better", "note")
+    head = ("measure", "value", "95 % interval", "real text", "p", "n", "better", "note")
     return Table(head, [_measure(m) for m in scores["measures"]])
 
 
@@ -61,8 +62,13 @@ def _measure(m: Mapping[str, Any]) -> tuple[str, ...]:
     better = {"closer": "closer to real"}.get(m["better"], m["better"])
     if m["value"] is None:
         real = "" if m["real"] is None else number(m["real"])
-        return m["name"], f"{UNKNOWN}: {m['note']}", "", real, number(m["n"]), better, ""
-    return m["name"], number(m["value"], m["unit"]), interval(m), number(m["real"]), number(m["n"]), better, m["note"]
+        return m["name"], f"{UNKNOWN}: {m['note']}", "", real, "", number(m["n"]), better, ""
+    return m["name"], number(m["value"], m["unit"]), interval(m), number(m["real"]), chance(m.get("p")), number(m["n"]), better, m["note"]
+
+
+def chance(p: float | None) -> str:
+    """A p, and that it is an alarm; blank where no test was made."""
+    return "" if p is None else f"{p:.3f}{' (alarm)' if p <= ALARM else ''}"
 
 
 def arms(gain: Mapping[str, Any]) -> Table:

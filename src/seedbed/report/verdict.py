@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Tone = Literal["better", "worse", "open", "unknown"]
-DIVERSITY = ("vendi", "coverage")
+DIVERSITY = ("vendi", "knn_coverage")
 """Measures of diversity, the first that was measured decides; higher is more diverse."""
 
 
