@@ -10,10 +10,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
+from itertools import count as count_from
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from seedbed.errors import StoreError
+from seedbed.limits import Allowance
 from seedbed.progress import bar
 from seedbed.store import Journal, read_parts, write_part
 from seedbed.types import Candidate, Completion, Prompt, Row, Sample, Sampling, Session, Teacher
@@ -37,12 +40,25 @@ def read_candidates(folder: Path, count: int) -> list[Candidate]:
 
 
 def complete(
-    folder: Path, teacher: Teacher, session: Session, sample: Sample, count: int, seed: int, sampling: Sampling, part_rows: int = PART_ROWS
-) -> None:
-    """Brings the folder to `count` rows, from wherever an earlier call stopped."""
+    folder: Path,
+    teacher: Teacher,
+    session: Session,
+    sample: Sample,
+    count: int,
+    seed: int,
+    sampling: Sampling,
+    part_rows: int = PART_ROWS,
+    allowance: Allowance | None = None,
+) -> tuple[int, list[Candidate]]:
+    """Brings the folder to `count` rows, from wherever an earlier call stopped; (rows finished, candidates of those in no part).
+
+    Where the allowance is used up first, only full parts are cut and the journal stays, so that a later call goes on to the same
+    parts. Rows finished are then those before the first unfinished one.
+    """
     done = rows_done(folder)
     if done >= count:
-        return
+        return count, []
+    allowance = allowance or Allowance(sampling.max_tokens)
     path = folder / "journal.jsonl"
     with closing(Journal(path)) as journal, bar("generate", count) as update:
         rows = {row.index: row for row in teacher.rows(sample, count, seed) if row.index >= done}
@@ -54,27 +70,38 @@ def complete(
         finished: dict[int, Row] = {}
         cut, tokens = _Cutter(folder, teacher, done, part_rows), 0
         while waiting:
-            for index, completion in session.complete(_stream(rows, waiting, finished, teacher), sampling):
+            started = allowance.started
+            for index, completion in session.complete(_stream(rows, waiting, finished, teacher, allowance), sampling):
+                allowance.end(completion.tokens)
                 journal.add({"index": index, "completion": asdict(completion)})
                 rows[index] = replace(rows[index], turns=(*rows[index].turns, completion))
                 waiting.appendleft(index)  # its next turn, or the finding that there is none
                 cut.full_parts(finished)
                 tokens += completion.tokens
                 update(done + len(finished), f"{tokens:,} tokens")
+            if waiting and allowance.started == started:  # nothing is under way, and nothing more may start
+                cut.full_parts(finished)
+                return cut.uncut(finished)
         cut.full_parts(finished)
         cut.rest(finished, count)
     path.unlink()
+    return count, []
 
 
-def _stream(rows: dict[int, Row], waiting: deque[int], finished: dict[int, Row], teacher: Teacher) -> Iterator[tuple[int, Prompt]]:
-    """The next prompt of each waiting row; a row that has none is finished."""
+def _stream(
+    rows: dict[int, Row], waiting: deque[int], finished: dict[int, Row], teacher: Teacher, allowance: Allowance
+) -> Iterator[tuple[int, Prompt]]:
+    """The next prompt of each waiting row, as long as the allowance lets one start; a row that has none is finished."""
     while waiting:
         index = waiting.popleft()
         prompt = teacher.prompt(rows[index])
         if prompt is None:
             finished[index] = rows[index]
-        else:
+        elif allowance.start():
             yield index, prompt
+        else:
+            waiting.appendleft(index)
+            return
 
 
 class _Cutter:
@@ -91,6 +118,11 @@ class _Cutter:
     def rest(self, finished: dict[int, Row], count: int) -> None:
         if self.next < count:
             self._cut(finished, count)
+
+    def uncut(self, finished: dict[int, Row]) -> tuple[int, list[Candidate]]:
+        """(rows before the first unfinished one, candidates of those after the last part)."""
+        following = list(takewhile(finished.__contains__, count_from(self.next)))
+        return self.next + len(following), [c for i in following for c in self.teacher.read(finished[i])]
 
     def _cut(self, finished: dict[int, Row], stop: int) -> None:
         records: list[dict[str, Any]] = [

@@ -83,14 +83,19 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
     sets: Sets = [],  # noqa: B006
     replace: Annotated[bool, typer.Option("--replace", help="Make another recipe's results in the same folder anew.")] = False,
+    minutes: Annotated[float | None, typer.Option("--max-minutes", help="Stop fitting and generating in time to end after about M minutes.")] = None,
+    tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Generate at most T tokens in this call.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """From sample to dataset, numbers and report; go on after a stop with the same command."""
+    from seedbed.limits import Limits
     from seedbed.run import run as carry_out
 
+    if minutes is not None and not minutes > 0:
+        raise typer.BadParameter(f"must be above 0. Got {minutes}.", param_hint="--max-minutes")
     loaded = _load(recipe, sets)
     with _interruptible("seedbed " + " ".join(sys.argv[1:])):
-        done = carry_out(loaded, out, replace=replace)
+        done = carry_out(loaded, out, replace=replace, limits=Limits(minutes, tokens))
     _print_scores(done.scores)
     print(f"\n{done.verdict}\n\nReport  {done.folder / 'report.html'}\nDataset {done.folder / 'dataset'}")
     if as_json:

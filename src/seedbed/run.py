@@ -7,9 +7,10 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from dataclasses import replace as replace_fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from seedbed.catalog import guarded
 from seedbed.data import load_sample, write_dataset
 from seedbed.errors import ComponentError, RunFailed, StoreError
 from seedbed.gain import Gain, measure_gain
+from seedbed.limits import FIT_SHARE, GENERATE_SHARE, UNLIMITED, Allowance, Deadline, Limits, said
 from seedbed.recipe import Component, Recipe
 from seedbed.report.card import card
 from seedbed.report.closeup import closeup
@@ -38,11 +40,26 @@ JUDGED_TOGETHER = 1000
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. folder: OUT/<name>. scores: what scores.json holds. verdict: the gain in one sentence."""
+    """A finished run. folder: OUT/<name>. scores: what scores.json holds. verdict: the gain in one sentence, and where a limit cut the run."""
 
     folder: Path
     scores: dict[str, Any]
     verdict: str
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Candidates of `rows` rows: those in the folder's parts, and `uncut`, in no part yet. engine: facts of it."""
+
+    folder: Path
+    rows: int
+    uncut: list[Candidate]
+    engine: dict[str, Any]
+
+    def read(self, answers: Path | None = None) -> list[Candidate]:
+        """All of them, with what the annotators answered, where there is a folder of that."""
+        found = [*read_candidates(self.folder, self.rows), *self.uncut]
+        return annotated(answers, found) if answers else found
 
 
 @dataclass
@@ -59,8 +76,11 @@ class _Timer:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 2)
 
 
-def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False) -> Run:
+def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limits: Limits = UNLIMITED) -> Run:
     """Carries the recipe out in OUT/<name>; finished steps are not made again.
+
+    A limit ends the fit with its best so far, and generating with the rows finished; what follows is made of these, exactly as if
+    `generate.count` were their number. A later call goes on from there to the bytes of a run that was never limited.
 
     Raises StoreError when the folder holds another recipe's results (replace: make those anew, keep the steps that still fit),
     RunFailed when no row is kept, and what the parts raise.
@@ -70,34 +90,35 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False) -> R
         _claim(store, recipe, replace)
         timer = _Timer(_earlier_seconds(store))
         try:
-            return _steps(store, recipe, timer, replace)
+            return _steps(store, recipe, timer, replace, limits)
         finally:
             write_json(store.path(".seconds.json"), timer.seconds)
 
 
-def _steps(store: Store, recipe: Recipe, timer: _Timer, replace: bool) -> Run:
+def _steps(store: Store, recipe: Recipe, timer: _Timer, replace: bool, limits: Limits) -> Run:
+    deadline = limits.deadline()
     sample: Sample = timer.time("sample", lambda: load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base))
     names = step_names(recipe, sample)
     _same_data(store, names["sample"], replace)
     store.step(names["sample"], lambda folder: write_json(folder / "sample.json", _describe(sample)))
-    generator = recipe.generator.settings
-    seed = seed_for(recipe.seed, "teacher")
-    fitted = timer.time("teacher", lambda: store.step(names["teacher"], lambda out: generator.fit(sample, recipe.model.name, seed, out)))
-    teacher: Teacher = generator.load(fitted, sample.task, recipe.model.name)
-    facts = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher))
-    made = timer.time("annotations", lambda: _annotations(store, names, recipe, sample)) if recipe.annotators else None
-    kept_folder = timer.time("kept", lambda: store.step(names["kept"], lambda out: _sift(out, _drafts(store, names, recipe, made), recipe, sample)))
+    short = timer.time("teacher", lambda: _fit(store, names["teacher"], recipe, sample, deadline.share(FIT_SHARE)))
+    names = step_names(recipe, sample, short)
+    fitted = store.path(names["teacher"])
+    teacher: Teacher = recipe.generator.settings.load(fitted, sample.task, recipe.model.name)
+    allowance = Allowance(recipe.generate.max_tokens, limits.tokens, deadline.share(GENERATE_SHARE))
+    made = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher, allowance))
+    cut = limits.cut(made.rows, recipe.generate.count, short)
+    done = replace_fields(recipe, generate=recipe.generate.model_copy(update={"count": made.rows}))
+    names = step_names(done, sample, short)
+    answers = timer.time("annotations", lambda: _annotations(store, names, made, done, sample)) if recipe.annotators else None
+    kept_folder = timer.time("kept", lambda: store.step(names["kept"], lambda out: _sift(out, made.read(answers), done, sample)))
     kept, dropped = _sifted(kept_folder)
-    counts = _counts(recipe, dropped, kept, fitted)
+    counts = _counts(done, dropped, kept, fitted)
     if not kept:
-        _results(store, {"measures": [], "gain": None, "counts": counts}, {})
-        reasons = ", ".join(f"{k} {n}" for k, n in counts["dropped"].items())
-        raise RunFailed(
-            f"no row was kept of {recipe.generate.count} candidates ({reasons}). Read some: seedbed show {store.root} dropped. "
-            "Texts of the wrong form want more generator.epochs, or a stronger [model]."
-        )
-    scored = timer.time("scores", lambda: store.step(names["scores"], lambda out: _score(out, recipe, sample, kept, counts)))
-    manifest = _manifest(recipe, sample, names, facts, timer, counts) | {"annotators": annotation_facts(made) if made else []}
+        _results(store, {"measures": [], "gain": None, "counts": counts} | cut, {})
+        raise RunFailed(_no_row(store, done, counts, cut))
+    scored = timer.time("scores", lambda: store.step(names["scores"], lambda out: _score(out, done, sample, kept, counts)))
+    manifest = _manifest(done, sample, names, made.engine, timer, counts) | {"annotators": annotation_facts(answers) if answers else []} | cut
     page = _facts(recipe, sample, fitted, scored, manifest, kept, dropped)
     store.replace("dataset", lambda out: write_dataset(out, sample.task, kept, lambda written: card(page, written)))
     _results(store, dict(page.scores), dict(page.manifest))
@@ -109,22 +130,23 @@ def _facts(
     recipe: Recipe, sample: Sample, fitted: Path, scored: Path, manifest: dict[str, Any], kept: list[Candidate], dropped: list[dict[str, Any]]
 ) -> Facts:
     scores, closeup = (json.loads((scored / name).read_text()) for name in ("scores.json", "closeup.json"))
+    scores |= {name: manifest[name] for name in manifest if name == "cut"}
     task, target = sample.task, str(sample.task.target)
     labels = Counter(str(e.fields[target]) for e in (*sample.fit, *sample.dev)) if task.has_labels else Counter[str]()
-    sentence = verdict((scored / "verdict.txt").read_text().strip(), scores["measures"])
+    sentence = verdict((scored / "verdict.txt").read_text().strip(), scores["measures"]) + said(scores)
     licenses = {"sample": recipe.sample.license, "model": model_license(recipe.model.name)}
     made = (recipe.to_toml(), task, _sizes(sample), scores, manifest, _training(fitted))
     return Facts(recipe.name, sentence, *made, kept, dropped, {name: labels[name] for name in task.labels}, closeup, licenses)
 
 
-def step_names(recipe: Recipe, sample: Sample) -> dict[str, str]:
-    """Step -> folder, named after all that it depends on. Where a run works ([where]) is in none."""
+def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Step -> folder, named after all that it depends on. Where a run works ([where]) is in none. short: where a limit cut the fit."""
     content = [[e.id, dict(e.fields)] for part in (sample.fit, sample.dev, sample.test, sample.pool, sample.more) for e in part]
     made = [fingerprint(content, _sizes(sample), asdict(sample.task), recipe.seed)]
     names = {"sample": f"sample-{made[0]}"}
     gen = recipe.generate
     chain: dict[str, Any] = {
-        "teacher": [recipe.generator.facts(), recipe.model.name, model_identity(recipe.model.name)],
+        "teacher": [recipe.generator.facts(), recipe.model.name, model_identity(recipe.model.name), *([short] if short else [])],
         "candidates": [recipe.engine.facts(), asdict(gen.sampling)],
         "annotations": [gen.count, [a.facts() for a in recipe.annotators]],
         "kept": [gen.count, [f.facts() for f in recipe.filters]],
@@ -184,27 +206,52 @@ def _same_data(store: Store, name: str, replace: bool) -> None:
         )
 
 
-def _generate(store: Store, name: str, recipe: Recipe, sample: Sample, teacher: Teacher) -> dict[str, Any]:
-    """Makes the candidates that are missing; facts of the engine."""
-    facts_path = store.path(name) / "engine.json"
-    if facts_path.exists() and rows_done(store.path(name)) >= recipe.generate.count:
-        found: dict[str, Any] = json.loads(facts_path.read_text())
-        return found
+def _fit(store: Store, name: str, recipe: Recipe, sample: Sample, deadline: Deadline) -> Mapping[str, Any]:
+    """Fits the teacher; nothing when it is whole. Else where the deadline cut it, and then the teacher so far is a step of its own."""
+    if store.path(name).exists():
+        return {}
+    folder = store.reopen(name)
+    short: Mapping[str, Any] = recipe.generator.settings.fit(sample, recipe.model.name, seed_for(recipe.seed, "teacher"), folder, deadline)
+    if not short:
+        store.close(name)
+        return {}
+    ours = shutil.ignore_patterns("checkpoint-*")
+
+    def so_far(out: Path) -> None:
+        shutil.copytree(folder, out, ignore=ours, dirs_exist_ok=True)
+
+    store.step(step_names(recipe, sample, short)["teacher"], so_far)
+    return short
+
+
+def _generate(store: Store, name: str, recipe: Recipe, sample: Sample, teacher: Teacher, allowance: Allowance) -> _Made:
+    """Makes the candidates that are missing, as far as the allowance goes."""
+    count, whole = recipe.generate.count, store.path(name)
+    if (whole / "engine.json").exists() and rows_done(whole) >= count:
+        return _Made(whole, count, [], json.loads((whole / "engine.json").read_text()))
     session = recipe.engine.settings.open(teacher.model)
-    with store.reopened(name) as folder:
-        complete(folder, teacher, session, sample, recipe.generate.count, seed_for(recipe.seed, "candidates"), recipe.generate.sampling)
-        facts = dict(session.describe())
-        write_json(folder / "engine.json", facts)
-    return facts
+    folder, facts = store.reopen(name), dict(session.describe())
+    seed = seed_for(recipe.seed, "candidates")
+    rows, uncut = complete(folder, teacher, session, sample, count, seed, recipe.generate.sampling, allowance=allowance)
+    write_json(folder / "engine.json", facts)
+    return _Made(store.close(name) if rows == count else folder, rows, uncut, facts)
 
 
-def _drafts(store: Store, names: dict[str, str], recipe: Recipe, annotations: Path | None) -> list[Candidate]:
-    found = read_candidates(store.path(names["candidates"]), recipe.generate.count)
-    return annotated(annotations, found) if annotations else found
+def _annotations(store: Store, names: dict[str, str], made: _Made, recipe: Recipe, sample: Sample) -> Path:
+    return store.step(names["annotations"], lambda out: annotate(out, made.read(), recipe, sample))
 
 
-def _annotations(store: Store, names: dict[str, str], recipe: Recipe, sample: Sample) -> Path:
-    return store.step(names["annotations"], lambda out: annotate(out, _drafts(store, names, recipe, None), recipe, sample))
+def _no_row(store: Store, recipe: Recipe, counts: Mapping[str, Any], cut: Mapping[str, Any]) -> str:
+    if not recipe.generate.count:
+        return (
+            f"no row was finished{said(cut)}. Give a higher limit; a row starts only when all of its generate.max_tokens = "
+            f"{recipe.generate.max_tokens} are left."
+        )
+    reasons = ", ".join(f"{k} {n}" for k, n in counts["dropped"].items())
+    return (
+        f"no row was kept of {recipe.generate.count} candidates ({reasons}){said(cut)}. Read some: seedbed show {store.root} dropped. "
+        "Texts of the wrong form want more generator.epochs, or a stronger [model]."
+    )
 
 
 def _sift(out: Path, kept: list[Candidate], recipe: Recipe, sample: Sample) -> None:

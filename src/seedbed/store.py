@@ -148,22 +148,22 @@ class Store:
 
     def step(self, name: str, make: Callable[[Path], None]) -> Path:
         """The folder of a whole step; made by `make(folder)` when it is not there yet. `make` may find what a stopped call left."""
-        whole, partial = self.root / name, self.root / f"{name}.partial"
-        if not whole.exists():
-            partial.mkdir(parents=True, exist_ok=True)
-            make(partial)
-            partial.rename(whole)
-        return whole
+        if not (self.root / name).exists():
+            make(self.reopen(name))
+            self.close(name)
+        return self.root / name
 
-    @contextmanager
-    def reopened(self, name: str) -> Iterator[Path]:
-        """A step that can grow (candidates): `.partial` while it does, whole afterwards."""
+    def reopen(self, name: str) -> Path:
+        """The folder of a step that can grow or is in the making: `.partial`, until `close`."""
         whole, partial = self.root / name, self.root / f"{name}.partial"
         if whole.exists():
             whole.rename(partial)
         partial.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.rename(whole)
+        return partial
+
+    def close(self, name: str) -> Path:
+        """Makes a reopened step whole."""
+        return (self.root / f"{name}.partial").rename(self.root / name)
 
     def replace(self, name: str, make: Callable[[Path], None]) -> Path:
         """A folder at the top that later runs make anew (`dataset`)."""

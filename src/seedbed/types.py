@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from seedbed.limits import NEVER, Deadline
+
 if TYPE_CHECKING:
     from seedbed.task import Task
 
@@ -188,8 +190,12 @@ class Generator(Protocol):
     @property
     def needs(self) -> frozenset[str]: ...
 
-    def fit(self, sample: Sample, model: str, seed: int, out: Path) -> None:
-        """Writes all that `load` needs into the existing folder `out`; called again after a stop, it goes on where it stood."""
+    def fit(self, sample: Sample, model: str, seed: int, out: Path, deadline: Deadline = NEVER) -> Mapping[str, Any] | None:
+        """Writes all that `load` needs into the existing folder `out`; called again after a stop, it goes on where it stood.
+
+        None or an empty mapping: the fit is whole. Else the deadline cut it, the mapping says where (equal facts, equal teacher), and
+        files named `checkpoint-*`, which are no part of the teacher, are what a later call goes on from.
+        """
         ...
 
     def load(self, folder: Path, task: Task, model: str) -> Teacher: ...

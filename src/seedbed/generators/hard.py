@@ -14,6 +14,7 @@ from pydantic import Field
 
 from seedbed.catalog import guarded
 from seedbed.errors import ComponentError
+from seedbed.limits import NEVER, Deadline
 from seedbed.store import read_lines, write_lines
 from seedbed.task import Task, columns_used, read_candidate
 from seedbed.types import Candidate, ModelRef, Prompt, Row, Sample, seed_for
@@ -38,7 +39,7 @@ class Hard:
     template: str = "few-shot"
     shots: Annotated[int, Field(ge=0, le=64)] = 5
 
-    def fit(self, sample: Sample, model: str, seed: int, out: Path) -> None:
+    def fit(self, sample: Sample, model: str, seed: int, out: Path, deadline: Deadline = NEVER) -> None:
         """Copies the template and the rendered fit examples into `out`; nothing is learned."""
         shipped = TEMPLATES / f"{self.template}.jinja"
         source = shipped if shipped.is_file() else Path(self.template)

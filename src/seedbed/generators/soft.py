@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from seedbed.errors import DataError, ModelError
+from seedbed.limits import NEVER, Deadline
 from seedbed.store import read_lines, write_lines
 from seedbed.task import Task, read_candidate
 from seedbed.types import Candidate, Example, ModelRef, Prompt, Row, Sample, SoftRef, seed_for
@@ -55,8 +56,11 @@ class Soft:
     network_lr: Annotated[float, Field(gt=0)] = 0.01
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
 
-    def fit(self, sample: Sample, model: str, seed: int, out: Path) -> None:
-        """Writes prompt.safetensors (theta and the sources' contexts), prompt.json (settings and hashes), sources.jsonl and training.json."""
+    def fit(self, sample: Sample, model: str, seed: int, out: Path, deadline: Deadline = NEVER) -> dict[str, Any]:
+        """Writes prompt.safetensors (theta and the sources' contexts), prompt.json (settings and hashes), sources.jsonl and training.json.
+
+        The forms share the time until the deadline. A form that it cuts keeps its best so far and a checkpoint to go on from.
+        """
         import torch
 
         from seedbed.lm import load
@@ -75,8 +79,10 @@ class Soft:
         dev_z = torch.from_numpy(embed([sample.task.render(e.fields) for e in dev], self.embedder))
         results: dict[str, Any] = {"none": {"dev": mean_nll(lm, None, None, dev_texts)}}
         nets = {}
-        for form in FORMS if self.prompt == "auto" else (self.prompt,):
-            nets[form], results[form] = self._fit_one(form, lm, (fit_texts, z), (dev_texts, dev_z), seed, out)
+        forms = FORMS if self.prompt == "auto" else (self.prompt,)
+        for i, form in enumerate(forms):
+            until = deadline.share(1 / (len(forms) - i))
+            nets[form], results[form] = self._fit_one(form, lm, (fit_texts, z), (dev_texts, dev_z), seed, out, until)
         chosen = min(nets, key=lambda form: results[form]["dev"])
         if load.weights_hash(lm.model) != lm.hash:
             raise ModelError(f"the weights of {model!r} changed while its prompt was fitted; they are frozen and must not.")
@@ -86,7 +92,10 @@ class Soft:
             "embedder_hash": embedder_hash(self.embedder), "model": model, "model_hash": lm.hash,
             "too_long": {"fit": len(sample.fit) - len(fit), "dev": len(sample.dev[:DEV_TEXTS]) - len(dev)},
         }  # fmt: skip
-        _write(out, nets[chosen], z, facts, sources, {"chosen": chosen, "unit": "nats a token", "forms": results})
+        cut: dict[str, Any] = {form: {"step": last["step"], "of": last["cut"]} for form in forms if "cut" in (last := results[form]["log"][-1])}
+        training = {"chosen": chosen, "unit": "nats a token", "forms": results} | ({"cut": cut} if cut else {})
+        _write(out, nets[chosen], z, facts, sources, training)
+        return cut
 
     def load(self, folder: Path, task: Task, model: str) -> SoftTeacher:
         facts = json.loads((folder / "prompt.json").read_text())
@@ -108,6 +117,7 @@ class Soft:
         dev: tuple[list[Text], torch.Tensor],
         seed: int,
         out: Path,
+        deadline: Deadline,
     ) -> tuple[SoftPrompt, dict[str, Any]]:
         """One form, trained; the numbers of its row in training.json."""
         import torch
@@ -117,7 +127,7 @@ class Soft:
         (texts, z), (dev_texts, dev_z) = fit, dev
         net = self._start(form, lm, texts, z, seed)
         how = train.Fitting(self.epochs, self.patience, self.batch, self.prompt_lr, self.network_lr, self.weight_decay)
-        log = train.fit(lm, net, texts, z, dev_texts, dev_z, how, seed_for(seed, "fit", form), out / f"checkpoint-{form}.safetensors")
+        log = train.fit(lm, net, texts, z, dev_texts, dev_z, how, seed_for(seed, "fit", form), out / f"checkpoint-{form}.safetensors", deadline)
         best = min(log, key=lambda entry: entry["dev"])
         order = torch.randperm(len(dev_z), generator=torch.Generator().manual_seed(seed_for(seed, "shuffle")))
         shuffled = train.mean_nll(lm, net, dev_z[order], dev_texts)
@@ -189,5 +199,5 @@ def _write(out: Path, net: SoftPrompt, z: torch.Tensor, facts: dict[str, Any], s
     write_lines(out / "sources.jsonl", sources)
     (out / "training.json").write_text(json.dumps(training, indent=1))
     (out / "prompt.json").write_text(json.dumps(facts, indent=1))
-    for checkpoint in out.glob("checkpoint-*"):
+    for checkpoint in () if "cut" in training else out.glob("checkpoint-*"):
         checkpoint.unlink()

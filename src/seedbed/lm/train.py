@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from seedbed.errors import ModelError
+from seedbed.limits import NEVER, Deadline
 from seedbed.lm.load import LM
 from seedbed.lm.prompts import SoftPrompt
 from seedbed.progress import bar
@@ -105,13 +106,15 @@ def batches(texts: Sequence[Sized], size: int, seed: int) -> list[list[int]]:
 
 @dataclass
 class _State:
-    """What a checkpoint holds beside tensors."""
+    """What a checkpoint holds beside tensors. losses, tokens: of the training texts since the last evaluation."""
 
     step: int = 0
     best: float = math.inf
     best_step: int = 0
     waited: int = 0
-    log: list[dict[str, float]] | None = None
+    log: list[dict[str, float]] = field(default_factory=list)
+    losses: float = 0.0
+    tokens: int = 0
 
 
 def fit(
@@ -124,22 +127,22 @@ def fit(
     how: Fitting,
     seed: int,
     checkpoint: Path,
+    deadline: Deadline = NEVER,
 ) -> list[dict[str, float]]:
     """Trains `net` in place to its best dev loss and returns the log, one entry an evaluation.
 
     z: (n, e), dev_z: (m, e). Evaluates once an epoch, at least every 20 steps; each evaluation is a checkpoint from which a
-    stopped fit goes on to the same result. Raises ModelError when the loss is not finite.
+    stopped fit goes on to the same result. A fit that the deadline cuts does one step at least, leaves such a checkpoint, and its
+    last log entry has "cut": the steps it would have gone on to. Raises ModelError when the loss is not finite.
     """
     optimiser = torch.optim.AdamW(net.groups(how.prompt_lr, how.network_lr, how.weight_decay), betas=(0.9, 0.98))
     peaks = [group["lr"] for group in optimiser.param_groups]
     best = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    state = _restore(checkpoint, net, optimiser, best) if checkpoint.exists() else _State(log=[])
-    log = state.log if state.log is not None else []
+    state = _restore(checkpoint, net, optimiser, best) if checkpoint.exists() else _State()
     epoch_steps = math.ceil(len(texts) / how.batch)
     every = max(epoch_steps, 20)
     last = epoch_steps * how.epochs
     with bar(f"fit {net.form}", last) as update:
-        losses, tokens = 0.0, 0
         for picked in _stream(texts, how, seed, state.step, last):
             if state.waited >= how.patience:
                 break
@@ -154,24 +157,35 @@ def fit(
             torch.nn.utils.clip_grad_norm_(net.parameters(), how.clip)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            losses, tokens, state.step = losses + float(loss.detach()), tokens + count, state.step + 1
-            if not math.isfinite(losses):
+            state.losses, state.tokens, state.step = state.losses + float(loss.detach()), state.tokens + count, state.step + 1
+            if not math.isfinite(state.losses):
                 raise ModelError(
                     f"fit {net.form}: the loss is not finite at step {state.step}. Lower generator.prompt_lr (now {how.prompt_lr}) or network_lr."
                 )
             if state.step % every == 0 or state.step == last:
-                now = mean_nll(lm, net, dev_z, dev)
-                log.append({"step": state.step, "epoch": round(state.step / epoch_steps, 2), "train": losses / tokens, "dev": now})
-                if now < state.best:
-                    state.best, state.best_step, state.waited = now, state.step, 0
-                    best = {name: value.detach().clone() for name, value in net.state_dict().items()}
-                else:
-                    state.waited += 1
-                losses, tokens, state.log = 0.0, 0, log
+                _note(state, best, net, mean_nll(lm, net, dev_z, dev), epoch_steps)
                 _save(checkpoint, net, optimiser, best, state)
-            update(state.step, f"dev {state.best:.3f} nats" if log else "")
+            update(state.step, f"dev {state.best:.3f} nats" if state.log else "")
+            if deadline.over() and state.step < last and state.waited < how.patience:
+                _save(checkpoint, net, optimiser, best, state)
+                if state.tokens:  # the last step was no evaluation; what follows is not in the checkpoint
+                    _note(state, best, net, mean_nll(lm, net, dev_z, dev), epoch_steps)
+                state.log[-1]["cut"] = last
+                break
     net.load_state_dict(best)
-    return log
+    return state.log
+
+
+def _note(state: _State, best: dict[str, torch.Tensor], net: SoftPrompt, dev: float, epoch_steps: int) -> None:
+    """One evaluation: an entry of the log, and the parameters in `best` where it is a new one."""
+    entry = {"step": state.step, "epoch": round(state.step / epoch_steps, 2), "train": state.losses / state.tokens, "dev": dev}
+    state.log.append(entry)
+    state.losses, state.tokens = 0.0, 0
+    if dev < state.best:
+        state.best, state.best_step, state.waited = dev, state.step, 0
+        best.update({name: value.detach().clone() for name, value in net.state_dict().items()})
+    else:
+        state.waited += 1
 
 
 def _stream(texts: Sequence[Text], how: Fitting, seed: int, start: int, last: int) -> Iterator[list[int]]:
@@ -193,8 +207,7 @@ def _save(path: Path, net: SoftPrompt, optimiser: torch.optim.Optimizer, best: d
     for i, values in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{i}/{k}": torch.as_tensor(v).contiguous() for k, v in values.items()}
     partial = path.with_name(path.name + ".partial")
-    facts = {"step": state.step, "best": state.best, "best_step": state.best_step, "waited": state.waited, "log": state.log}
-    save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata={"state": json.dumps(facts)})
+    save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata={"state": json.dumps(asdict(state))})
     partial.replace(path)
 
 

@@ -1,0 +1,89 @@
+"""What one call may spend before it has to come to an end with what is there."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FIT_SHARE, GENERATE_SHARE = 0.5, 0.6
+"""Of the time left: what a fit, and after it generating, may take. The rest is for filters, scores and the report, which are not cut short."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment at which work ends with the best so far. at: seconds of `clock`; infinity: never."""
+
+    at: float = math.inf
+    clock: Callable[[], float] = time.monotonic
+
+    def over(self) -> bool:
+        return self.clock() >= self.at
+
+    def share(self, part: float) -> Deadline:
+        """The deadline of a piece of work that may take `part`, in (0, 1], of the time left."""
+        now = self.clock()
+        return Deadline(now + part * (self.at - now), self.clock)
+
+
+NEVER = Deadline()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """minutes: of one call of `run`, above 0. tokens: that the engine may generate in one call, 1 or more. None: no limit."""
+
+    minutes: float | None = None
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"a limit of minutes must be above 0. Got {self.minutes}.")
+        if self.tokens is not None and self.tokens < 1:
+            raise ValueError(f"a limit of tokens must be 1 or more. Got {self.tokens}.")
+
+    def deadline(self) -> Deadline:
+        """Of a call that starts now."""
+        return NEVER if self.minutes is None else Deadline(time.monotonic() + 60 * self.minutes)
+
+    def __str__(self) -> str:
+        given = [f"--max-minutes {self.minutes:g}"] if self.minutes is not None else []
+        return " and ".join(given + ([f"--max-tokens {self.tokens}"] if self.tokens is not None else []))
+
+    def cut(self, rows: int, of: int, fit: Mapping[str, Any]) -> dict[str, Any]:
+        """What scores.json and manifest.json hold more where a limit cut the run: nothing when it did not. fit: form -> {"step", "of"}."""
+        return {"cut": {"limits": str(self), "rows": rows, "of": of, "fit": dict(fit)}} if fit or rows < of else {}
+
+
+UNLIMITED = Limits()
+
+
+def said(cut: Mapping[str, Any]) -> str:
+    """What `Limits.cut` added, as a sentence to stand after another; "" for a whole run."""
+    if "cut" not in cut:
+        return ""
+    what = cut["cut"]
+    fits = "".join(f", the fit of {form} at step {at['step']} of at most {at['of']}" for form, at in what["fit"].items())
+    return f". Stopped at {what['limits']}: {what['rows']} of {what['of']} rows{fits}; the same command without the limit goes on"
+
+
+class Allowance:
+    """Hands out a budget of tokens to rows: a row starts only if all rows under way can end at their longest. tokens None: no limit."""
+
+    def __init__(self, longest: int, tokens: int | None = None, deadline: Deadline = NEVER) -> None:
+        """longest: tokens of one completion at most."""
+        self.longest, self.left, self.deadline = longest, math.inf if tokens is None else tokens, deadline
+        self.started = 0
+
+    def start(self) -> bool:
+        """Whether one more completion may start; it then holds back its longest length until `end`."""
+        if self.left < self.longest or self.deadline.over():
+            return False
+        self.left -= self.longest
+        self.started += 1
+        return True
+
+    def end(self, tokens: int) -> None:
+        self.left += self.longest - tokens
