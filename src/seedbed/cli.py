@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe (TOML).")]
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. generator.tokens=32.")]
+Format = Literal["jsonl", "messages", "alpaca", "peft"]
 AsJson = Annotated[bool, typer.Option("--json", help="Last line of output: one JSON object.")]
 
 
@@ -78,6 +79,49 @@ def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer cop
 
 
 @app.command()
+def estimate(
+    recipe: RecipeFile,
+    out: Annotated[Path, typer.Option(help="Folder for run folders: finished steps cost nothing.")] = Path("runs"),
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Time, tokens, disk and memory of a run, from small measured pieces of it (of a [model] shape: computed)."""
+    from seedbed.estimate import estimate as work_out
+
+    found = work_out(_load(recipe, sets), out).to_json()
+    for name, cost in found["steps"].items():
+        size = f"{cost['tokens']:>11,} tokens {cost['disk_bytes'] / 1e6:8.1f} MB"
+        print(f"{name:12}{cost['seconds']:9.1f} s {size}  {cost['basis']}{': ' * bool(cost['note'])}{cost['note']}")
+    print(f"{'together':12}{found['seconds']:9.1f} s {found['tokens']:>11,} tokens {found['disk_bytes'] / 1e6:8.1f} MB  {found['basis']}")
+    money = "-" if found["money"] is None else f"{found['money']:,.2f}"
+    print(f"{'memory':12}{found['memory_bytes'] / 1e9:8.1f} GB\n{'money':12}{money:>11}  {found['money_note']}")
+    print("\n".join(f"assumed: {line}" for line in found["assumed"]))
+    if as_json:
+        print(json.dumps(found))
+
+
+@app.command()
+def preview(
+    recipe: RecipeFile,
+    n: Annotated[int, typer.Option("-n", help="Candidates to make.", min=1, max=100)] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for run folders: a finished teacher there is used.")] = Path("runs"),
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """A handful of candidates, fast, with the row filters' verdicts; the run folder is left as it is."""
+    from seedbed.preview import preview as look
+
+    found = look(_load(recipe, sets), n, out)
+    print(f"From {found.teacher}.\n")
+    for candidate, verdict in found.candidates:
+        print(f"[{verdict}]\n{candidate.text}\n")
+    if found.note:
+        print(found.note)
+    if as_json:
+        print(json.dumps(found.to_json(), ensure_ascii=False))
+
+
+@app.command()
 def run(
     recipe: RecipeFile,
     out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
@@ -124,6 +168,22 @@ def show(
     rows = rows_of(folder, step, n)
     for row in rows:
         print(json.dumps(row, ensure_ascii=False) if as_json else "\n".join(f"{k}: {v}" for k, v in row.items()) + "\n")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="The folder of a finished run, OUT/<name>.")],
+    form: Annotated[Format, typer.Option("--format", help="How: rows as JSON lines in one of three forms, or the soft prompt as a PEFT adapter.")],
+    out: Annotated[Path | None, typer.Option(help="File (peft: folder) to write; RUN/exports/... when not given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's synthetic rows for other trainers, or its soft prompt as a PEFT adapter."""
+    from seedbed.export import export as write
+
+    path = write(folder, form, out)
+    print(path)
+    if as_json:
+        print(json.dumps({"format": form, "path": str(path)}))
 
 
 @app.command("list")

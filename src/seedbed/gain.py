@@ -176,6 +176,11 @@ def _points(sample: Sample, kept: int, volumes: Sequence[float], heads: Mapping[
     return points
 
 
+def training_sets(sample: Sample, kept: int, volumes: Sequence[float]) -> list[int]:
+    """Rows of each set that `measure_gain` would train a student on, once a seed."""
+    return [p.n_train for p in _points(sample, kept, volumes, _heads(sample, kept))]
+
+
 def _predict(sample: Sample, kept: Sequence[Example], student: Student, point: _Point, seed: int, s: int, unit: Unit) -> list[str]:
     """One unit: the predictions on test of a student trained on one training set, under seed number s."""
 

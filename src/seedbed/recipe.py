@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from seedbed.catalog import find, identity
 from seedbed.data import SampleSpec
 from seedbed.errors import ComponentError, RecipeError, did_you_mean
+from seedbed.flops import DeviceName, Shape
 from seedbed.store import file_hash
 from seedbed.task import Task
 from seedbed.types import Sampling
@@ -27,10 +28,19 @@ FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelSpec(BaseModel):
-    """name: "seedling" (shipped), a folder, or a hub name."""
+    """name: "seedling" (shipped), a folder, or a hub name. shape: sizes instead of weights; such a model can be estimated, not run."""
 
     model_config = FROZEN
     name: str = "seedling"
+    shape: Shape | None = None
+
+
+class Where(BaseModel):
+    """What cannot change a result. device: that a `shape` is estimated for. price_per_hour: of the machine, in any currency."""
+
+    model_config = FROZEN
+    device: DeviceName = "h100"
+    price_per_hour: Annotated[float, Field(ge=0)] | None = None
 
 
 class Generate(BaseModel):
@@ -85,6 +95,7 @@ class Recipe:
     metrics: tuple[Component, ...]
     student: Component
     gain: GainSpec
+    where: Where = dataclasses.field(default=Where(), compare=False)
     base: Path = dataclasses.field(default=Path(), compare=False)
 
     def to_toml(self) -> str:
@@ -93,8 +104,10 @@ class Recipe:
         plain = {
             "sample": self.sample.model_dump(exclude_none=True, mode="json"),
             "task": _set(dataclasses.asdict(self.task)),
-            "model": self.model.model_dump(),
+            "model": self.model.model_dump(exclude={"shape"}),
         }
+        if self.model.shape:
+            plain["model.shape"] = self.model.shape.model_dump(exclude_none=True)
         for section, values in plain.items():
             lines += ["", f"[{section}]", *_toml_lines(values)]
         for section, component in (("engine", self.engine), ("generator", self.generator)):
@@ -129,7 +142,9 @@ DEFAULTS: dict[str, Any] = {
     "student": {"kind": "linear"},
 }
 """The parts of a run that a recipe does not name."""
-SECTIONS = ("name", "seed", "sample", "task", "model", "engine", "generator", "generate", "annotator", "filter", "metric", "student", "gain")
+SECTIONS = (
+    "name", "seed", "sample", "task", "model", "engine", "generator", "generate", "annotator", "filter", "metric", "student", "gain", "where",
+)  # fmt: skip
 
 
 def load(path: Path | str, sets: Sequence[str] = ()) -> Recipe:
@@ -168,6 +183,7 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
         "model": _section("model", ModelSpec, values, problems),
         "generate": _section("generate", Generate, values, problems),
         "gain": _section("gain", GainSpec, values, problems),
+        "where": _section("where", Where, values, problems),
         "engine": _component("engine", values.get("engine", DEFAULTS["engine"]), base, problems),
         "generator": _component("generator", values.get("generator", DEFAULTS["generator"]), base, problems),
         "student": _component("student", values.get("student", DEFAULTS["student"]), base, problems),
@@ -183,6 +199,12 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
     if problems:
         raise RecipeError(problems)
     return Recipe(name=name, seed=seed, base=base, **parts)
+
+
+def need_weights(recipe: Recipe) -> None:
+    """Raises RecipeError for a model that is a shape."""
+    if recipe.model.shape:
+        raise RecipeError(["[model] shape describes a model without weights: it can be estimated, not run. Remove shape; name alone is the model."])
 
 
 def _apply(values: dict[str, Any], text: str) -> str:

@@ -23,7 +23,7 @@ from seedbed.data import load_sample, write_dataset
 from seedbed.errors import ComponentError, RunFailed, StoreError
 from seedbed.gain import Gain, measure_gain
 from seedbed.limits import FIT_SHARE, GENERATE_SHARE, UNLIMITED, Allowance, Deadline, Limits, said
-from seedbed.recipe import Component, Recipe
+from seedbed.recipe import Component, Recipe, need_weights
 from seedbed.report.card import card
 from seedbed.report.closeup import closeup
 from seedbed.report.facts import Facts
@@ -85,6 +85,7 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limi
     Raises StoreError when the folder holds another recipe's results (replace: make those anew, keep the steps that still fit),
     RunFailed when no row is kept, and what the parts raise.
     """
+    need_weights(recipe)
     store = Store(Path(out) / recipe.name)
     with store.held():
         _claim(store, recipe, replace)

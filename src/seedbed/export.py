@@ -1,0 +1,107 @@
+"""A run's dataset in the formats of other trainers, and its soft prompt as a PEFT adapter. Only the dataset's synthetic rows are read."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from seedbed.errors import ComponentError, StoreError
+from seedbed.store import write_json, write_lines
+from seedbed.task import Task
+
+Format = Literal["jsonl", "messages", "alpaca", "peft"]
+ASKED = {"pair": "Give the", "qa": "Answer with the", "classification": "Give the", "data2text": "Describe the data: write the", "code": "Write the"}
+"""Kind of task -> how Alpaca's instruction begins; the other kinds: "Write the"."""
+
+
+def export(run: Path, form: Format, out: Path | None = None) -> Path:
+    """Writes a finished run's rows as JSON lines, or its soft prompt as a PEFT adapter folder, to `out` (RUN/exports/...); gives the path.
+
+    jsonl: the dataset's columns. messages: a chat, the inputs as user and the target as assistant (plain: the text as assistant).
+    alpaca: instruction, input, output. peft: the prompt averaged over its sources' contexts, as PROMPT_TUNING (Lester et al. 2021,
+    arXiv:2104.08691). Raises StoreError where the run is not finished, ComponentError where its teacher is no soft prompt.
+    """
+    if form == "peft":
+        return _adapter(run, out or run / "exports" / "peft")
+    rows, task = _rows(run), _task(run)
+    labels = sorted({str(r[task.target]) for r in rows}) if task.has_labels and task.target else []
+    records: dict[Format, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "jsonl": lambda r: r,
+        "messages": lambda r: _chat(task, r),
+        "alpaca": lambda r: _alpaca(task, r, labels),
+    }
+    path = out or run / "exports" / f"{form}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_lines(path, [records[form](r) for r in rows])
+    return path
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    files = sorted((run / "dataset" / "data").glob("*.parquet"))
+    if not files:
+        raise StoreError(f"{run} has no dataset. Give the folder of a finished run, for example runs/helpdesk.")
+    rows: list[dict[str, Any]] = [row for file in files for row in pq.read_table(file).to_pylist()]
+    assert all(row["synthetic"] for row in rows), "a dataset holds synthetic rows only"
+    return rows
+
+
+def _task(run: Path) -> Task:
+    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
+    return TypeAdapter(Task).validate_python(recipe["task"])
+
+
+def _shown(task: Task, row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The values of some columns; more than one carry their names."""
+    texts = {n: row[n] if isinstance(row[n], str) else json.dumps(row[n], ensure_ascii=False) for n in names}
+    return "\n".join(texts.values() if len(texts) == 1 else (f"{_words(n).capitalize()}: {t}" for n, t in texts.items()))
+
+
+def _words(column: str) -> str:
+    return column.replace("_", " ").strip()
+
+
+def _chat(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:
+    if task.target is None:
+        return {"messages": [{"role": "assistant", "content": str(row[task.inputs[0]])}]}
+    asked, told = _shown(task, row, task.inputs), _shown(task, row, [task.target])
+    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]}
+
+
+def _alpaca(task: Task, row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, str]:
+    if task.target is None:
+        return {"instruction": f"Write one {_words(task.inputs[0])}.", "input": "", "output": str(row[task.inputs[0]])}
+    among = f" Allowed: {', '.join(labels)}." if labels else ""
+    instruction = f"{ASKED.get(task.kind, 'Write the')} {_words(task.target)}.{among}"
+    return {"instruction": instruction, "input": _shown(task, row, task.inputs), "output": _shown(task, row, [task.target])}
+
+
+def _adapter(run: Path, out: Path) -> Path:
+    """A folder that `peft.PeftModel.from_pretrained(base, folder)` loads; the base is the model that the prompt was fitted on."""
+    from safetensors.torch import save_file
+
+    from seedbed.lm.decode import average_prompt
+
+    manifest = run / "manifest.json"
+    steps = json.loads(manifest.read_text()).get("steps", {}) if manifest.is_file() else {}
+    if "teacher" not in steps:
+        raise StoreError(f"{run} has no fitted teacher. Give the folder of a finished run, for example runs/helpdesk.")
+    teacher = run / steps["teacher"]
+    if not (teacher / "prompt.json").is_file():
+        raise ComponentError(f"{run}: its teacher is no soft prompt, so there is no adapter to export. Allowed here: jsonl, messages, alpaca.")
+    prompt = average_prompt(teacher)  # (t, d)
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({"prompt_embeddings": prompt.contiguous()}, out / "adapter_model.safetensors")
+    config = {
+        "peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "inference_mode": True, "prompt_tuning_init": "RANDOM",
+        "base_model_name_or_path": json.loads((teacher / "prompt.json").read_text())["model"],
+        "num_virtual_tokens": prompt.shape[0], "token_dim": prompt.shape[1], "num_transformer_submodules": 1,
+    }  # fmt: skip
+    write_json(out / "adapter_config.json", config)
+    return out

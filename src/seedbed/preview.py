@@ -1,0 +1,83 @@
+"""A handful of candidates in seconds, with what the row filters say of each. Nothing is written into the run folder."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from seedbed.candidates import complete, read_candidates
+from seedbed.catalog import guarded
+from seedbed.data import load_sample
+from seedbed.limits import Deadline
+from seedbed.recipe import Recipe, need_weights
+from seedbed.run import step_names
+from seedbed.types import Candidate, Sample, Verdict, seed_for
+
+ROWS, DEV_ROWS, FIT_S = 256, 32, 12.0
+"""Of the short fit: rows learned from, rows of dev, and seconds after which it is cut."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """candidates, each with the verdict of the first row filter that drops it. teacher: where the candidates come from, in words."""
+
+    teacher: str
+    candidates: tuple[tuple[Candidate, str], ...]
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        rows: list[Mapping[str, Any]] = [{"text": c.text, "fields": c.fields, "verdict": verdict} for c, verdict in self.candidates]
+        return {"teacher": self.teacher, "note": self.note, "candidates": rows}
+
+
+def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
+    """n rows of the finished teacher in OUT/<name>, which are then the first rows of the run; else of a teacher that is fitted shortly."""
+    need_weights(recipe)
+    sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
+    finished = Path(out) / recipe.name / step_names(recipe, sample)["teacher"]
+    with tempfile.TemporaryDirectory() as name:
+        if finished.is_dir():
+            folder, words = finished, f"the fitted teacher in {finished}"
+        else:
+            folder, words = Path(name) / "teacher", _short_fit(recipe, sample, Path(name) / "teacher")
+        teacher = recipe.generator.settings.load(folder, sample.task, recipe.model.name)
+        session = recipe.engine.settings.open(teacher.model)
+        made = Path(name) / "candidates"
+        made.mkdir()
+        complete(made, teacher, session, sample, n, seed_for(recipe.seed, "candidates"), recipe.generate.sampling)
+        candidates = read_candidates(made, n)
+    judged = tuple((c, _verdict(recipe, sample, c)) for c in candidates)
+    whole = [f.kind for f in recipe.filters if f.settings.scope == "set"]
+    return Preview(words, judged, f"not asked: {', '.join(whole)}, which judge all candidates together" if whole else "")
+
+
+def _short_fit(recipe: Recipe, sample: Sample, folder: Path) -> str:
+    """Fits a teacher on a bounded part of the sample; what it was, in words."""
+    folder.mkdir()
+    settings = recipe.generator.settings
+    if not hasattr(settings, "epochs"):
+        settings.fit(sample, recipe.model.name, recipe.seed, folder)
+        return f"a {recipe.generator.kind} teacher"
+    rng = random.Random(seed_for(recipe.seed, "preview"))
+    fit, dev = (tuple(rng.sample(rows, min(most, len(rows)))) for rows, most in ((sample.fit, ROWS), (sample.dev, DEV_ROWS)))
+    part = replace(sample, fit=fit, dev=dev)
+    form = {"prompt": "mc"} if getattr(settings, "prompt", "") == "auto" else {}
+    cut = replace(settings, **form).fit(part, recipe.model.name, recipe.seed, folder, Deadline(time.monotonic() + FIT_S))
+    short = f"cut after {FIT_S:g} s" if cut else f"at most {settings.epochs} epochs"
+    return f"a short fit for this preview ({short}, {len(part.fit)} of {len(sample.fit)} fit rows): the run's candidates will be better"
+
+
+def _verdict(recipe: Recipe, sample: Sample, candidate: Candidate) -> str:
+    """The first row filter that drops the candidate, and why; "kept" where none does."""
+    for component in recipe.filters:
+        if component.settings.scope == "row":
+            found: Verdict = guarded(f"[filter] kind = {component.kind!r}", partial(component.settings.judge, [candidate], sample))[0]
+            if not found.keep:
+                return f"{component.kind}:{found.reason}"
+    return "kept" if candidate.fields is not None else f"parse:{candidate.problem}"
