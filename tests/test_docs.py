@@ -39,7 +39,13 @@ def test_every_command_of_the_readme_works(desk: Path) -> None:
     assert len(commands) >= 8
     for command in ["seedbed run recipes/helpdesk.toml", *(c for c in commands if not c.startswith("seedbed run"))]:
         words, _, target = command.partition(">")
-        args = [sys.executable, "-m", "seedbed.cli", *shlex.split(words)[1:], *(SHORT if " run " in command else [])]
+        args = [
+            sys.executable,
+            "-m",
+            "seedbed.cli",
+            *shlex.split(words)[1:],
+            *(SHORT if command.split()[1] in ("run", "estimate", "preview") else []),
+        ]
         done = subprocess.run(args, capture_output=True, text=True, cwd=desk)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         if target:
