@@ -82,7 +82,7 @@ def test_an_export_holds_no_real_row(finished: Path) -> None:
     ],
 )
 def test_each_kind_of_task(tmp_path: Path, task: Task, fields: dict[str, Any], chat: list[str], alpaca: tuple[str, str, str]) -> None:
-    write_dataset(tmp_path / "dataset", task, [Candidate("c0", 0, "", fields, True)], "")
+    write_dataset(tmp_path / "dataset", task, [Candidate("c0", 0, "", fields, True)], lambda written: "")
     inputs, target = json.dumps(list(task.inputs)), f'target = "{task.target}"' if task.target else ""
     (tmp_path / "recipe.toml").write_text(f'[task]\nkind = "{task.kind}"\ninputs = {inputs}\n{target}\n')
     assert [m["content"] for m in json.loads(export(tmp_path, "messages").read_text())["messages"]] == chat
