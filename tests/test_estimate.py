@@ -127,6 +127,17 @@ def test_an_estimate_of_a_soft_prompt_counts_its_tokens(tmp_path: Path, monkeypa
     assert not (tmp_path / "tiny").exists()
 
 
+def test_annotators_are_a_step_of_both(tmp_path: Path) -> None:
+    parts = {
+        "annotator": [{"kind": "classifier"}],
+        "filter": [{"kind": "agreement"}],
+        "student": {"kind": "linear", "features": "tfidf"},
+    }
+    recipe = recipes.build(TOY | parts | {"metric": []}, ROOT)
+    assert estimate(recipe, tmp_path).steps["annotations"].seconds > 0
+    assert {verdict for _, verdict in preview(recipe, 12, tmp_path).candidates} <= {"kept", "agreement:label disagrees", "parse:section missing"}
+
+
 def test_a_preview_of_a_finished_run_shows_its_first_rows_and_changes_nothing(tmp_path: Path) -> None:
     raw = TOY | {"metric": [], "generate": TOY["generate"] | {"count": 40}}
     done = run(recipes.build(raw, ROOT), tmp_path)

@@ -100,6 +100,8 @@ def estimate(recipe: Recipe, out: Path | str = "runs") -> Estimate:
             made, memory = work(recipe, sample, fitted, Path(name), assumed)
             steps |= made
             steps["candidates"] = _part(steps["candidates"], 1 - done["candidates"])
+        if recipe.annotators and done["annotations"] < 1:
+            steps["annotations"] = _annotating(recipe, sample)
         if min(done["kept"], done["scores"]) < 1:
             steps |= _judging(recipe, sample, Path(name), assumed)
     steps["report"] = Cost(REPORT_S, note="dataset, card and page")
@@ -223,6 +225,19 @@ def _size(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.name.startswith("checkpoint-"))
 
 
+def _annotating(recipe: Recipe, sample: Sample) -> Cost:
+    """Each annotator, its fit on the real rows included, on few and on more stand-ins; in proportion from there."""
+    rng = random.Random(seed_for(recipe.seed, "estimate", "annotators"))
+    made = [_stand_in(recipe, sample, rng.choice(sample.fit), i, rng) for i in range(LARGE)]
+
+    def asked(n: int) -> float:
+        return _timed(lambda: [a.settings.annotate(made[:n], sample, 0) for a in recipe.annotators])
+
+    few, more = asked(SMALL), asked(LARGE)
+    each = max(0.0, more - few) / (LARGE - SMALL)
+    return Cost(max(0.0, few - SMALL * each) + recipe.generate.count * each)
+
+
 def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> dict[str, Cost]:
     """Filters, metrics and the gain: run on few and on more real rows whose words are shuffled, and extrapolated by a power of n."""
     few = _Trial(recipe, sample, work, SMALL)
@@ -256,7 +271,7 @@ class _Trial:
         sizes = ((sample.fit, n), (sample.dev, n // 2), (sample.test, max(n, MIN_TEST)), (sample.more, n))
         fit, dev, test, more = (tuple(rng.sample(rows, min(most, len(rows)))) for rows, most in sizes)
         part = replace(sample, fit=fit, dev=dev, test=test, more=more)
-        made = [_stand_in(sample, rng.choice(sample.fit), i, rng) for i in range(n)]
+        made = [_stand_in(recipe, sample, rng.choice(sample.fit), i, rng) for i in range(n)]
         kept = [Example(c.id, c.fields or {}) for c in made]
         self.filters = _timed(lambda: [f.settings.judge(made, part) for f in recipe.filters])
         self.units: list[tuple[float, float]] = []
@@ -286,8 +301,8 @@ class _Trial:
         self.disk = path.stat().st_size
 
 
-def _stand_in(sample: Sample, example: Example, i: int, rng: random.Random) -> Candidate:
-    """A real row whose generated words are shuffled: of its length, and no copy of it."""
+def _stand_in(recipe: Recipe, sample: Sample, example: Example, i: int, rng: random.Random) -> Candidate:
+    """A real row whose generated words are shuffled: of its length, and no copy of it. Every annotator is sure of its label."""
     task = sample.task
     fixed = {*task.given_columns, *task.structured, *((task.target,) if task.has_labels else ())}
 
@@ -296,7 +311,8 @@ def _stand_in(sample: Sample, example: Example, i: int, rng: random.Random) -> C
         return " ".join(rng.sample(words, len(words)))
 
     fields = {name: value if name in fixed or not isinstance(value, str) else shuffled(value) for name, value in example.fields.items()}
-    return Candidate(f"c{i:07d}", i, task.render(fields), fields, True)
+    sure = {a.kind: {str(fields.get(task.target or "", "")): 1.0} for a in recipe.annotators}
+    return Candidate(f"c{i:07d}", i, task.render(fields), fields, True, annotations=sure)
 
 
 def _power(points: Sequence[tuple[float, float]], n: float) -> float:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from seedbed.annotations import annotate, annotated
 from seedbed.candidates import complete, read_candidates
 from seedbed.catalog import guarded
 from seedbed.data import load_sample
@@ -52,6 +53,9 @@ def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
         made.mkdir()
         complete(made, teacher, session, sample, n, seed_for(recipe.seed, "candidates"), recipe.generate.sampling)
         candidates = read_candidates(made, n)
+        if recipe.annotators:
+            annotate(made, candidates, recipe, sample)
+            candidates = annotated(made, candidates)
     judged = tuple((c, _verdict(recipe, sample, c)) for c in candidates)
     whole = [f.kind for f in recipe.filters if f.settings.scope == "set"]
     return Preview(words, judged, f"not asked: {', '.join(whole)}, which judge all candidates together" if whole else "")
