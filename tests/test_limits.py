@@ -21,6 +21,7 @@ from seedbed.generators.hard import Hard
 from seedbed.generators.soft import Soft
 from seedbed.limits import NEVER, Allowance, Deadline, Limits
 from seedbed.run import run
+from seedbed.show import rows_of
 from seedbed.testing import tiny_sample
 from seedbed.types import Sampling
 
@@ -91,6 +92,7 @@ def test_a_run_cut_by_tokens_is_the_run_of_its_rows_and_goes_on_to_the_same_byte
     assert json.loads((done.folder / "manifest.json").read_text())["cut"] == cut
     assert done.scores["counts"]["candidates"] == rows
     assert f"{rows} of 120 rows" in (done.folder / "dataset/README.md").read_text()
+    assert rows_of(done.folder, "candidates", 1) == [], "no part is cut yet; the rows stand in the journal"
     short = run(recipes.build(TOY | {"generate": TOY["generate"] | {"count": rows}}, ROOT), tmp_path / "short")
     assert done.scores == short.scores | {"cut": cut}
     assert [p.read_bytes() for p in done.folder.glob("dataset/data/*")] == [p.read_bytes() for p in short.folder.glob("dataset/data/*")]

@@ -74,7 +74,11 @@ def _forms(place: Path) -> list[dict[str, Any]]:
 def _place(folder: Path, step: str) -> Path:
     manifest = folder / "manifest.json"
     named = _json(manifest).get("steps", {}).get(step) if manifest.is_file() else None
-    found = [folder / named] if named else sorted(folder.glob(f"{step}-*"), key=lambda p: p.stat().st_mtime)
+    found = (
+        [p for p in (folder / named, folder / f"{named}.partial") if p.is_dir()][:1]
+        if named
+        else sorted(folder.glob(f"{step}-*"), key=lambda p: p.stat().st_mtime)
+    )
     if not found or not found[-1].is_dir():
         raise StoreError(f"{folder} has no step {step!r} yet. Run the recipe first.")
     return found[-1]
