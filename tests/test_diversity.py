@@ -66,6 +66,8 @@ def test_self_bleu_is_that_of_the_formula_for_any_rows() -> None:
         chosen = [texts[i] for i in rows]
         hand = [brute_bleu(text, chosen[:i] + chosen[i + 1 :]) for i, text in enumerate(chosen)]
         assert grams.self_bleu(rows) == pytest.approx(np.mean(hand), abs=1e-12)
+    tie = [["set", "the"], ["set", "the", "lamp"], ["set", "the", "lamp", "radio"]]  # lengths 2 and 4 are as near to 3: the shorter counts
+    assert Grams(tie).self_bleu(np.arange(3)) == pytest.approx(np.mean([brute_bleu(t, [o for o in tie if o is not t]) for t in tie]))
     assert Grams([["a", "b", "c", "d"]] * 3).self_bleu(np.arange(3)) == pytest.approx(1.0)
     assert Grams([["a", "b"], ["c", "d"]]).self_bleu(np.arange(2)) == 0.0
 
