@@ -25,6 +25,7 @@ from seedbed.gain import Gain, measure_gain
 from seedbed.limits import FIT_SHARE, GENERATE_SHARE, UNLIMITED, Allowance, Deadline, Limits, said
 from seedbed.recipe import Component, Recipe, need_weights
 from seedbed.report.card import card
+from seedbed.report.closeup import VERSION as CLOSEUP
 from seedbed.report.closeup import closeup
 from seedbed.report.facts import Facts
 from seedbed.report.page import page as render
@@ -151,7 +152,7 @@ def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None =
         "candidates": [recipe.engine.facts(), asdict(gen.sampling)],
         "annotations": [gen.count, [a.facts() for a in recipe.annotators]],
         "kept": [gen.count, [f.facts() for f in recipe.filters]],
-        "scores": [[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump()],
+        "scores": [[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump(), CLOSEUP],
     }
     if not recipe.annotators:
         del chain["annotations"]

@@ -13,6 +13,8 @@ import numpy as np
 from seedbed.stats import equal_draw
 from seedbed.types import Candidate, Example, Sample, seed_for
 
+VERSION = 1
+"""Raised when what is written changes: old results are then not taken for new ones."""
 SHOWN = 20
 """Kept rows that are shown beside their nearest real row."""
 MAP_ROWS = 1000
