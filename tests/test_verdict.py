@@ -21,8 +21,8 @@ def rate(copies: int, n: int = 200) -> Measure:
     return Measure("verbatim_rate", copies / n, "share", "lower", n, 0.0, 0.1)
 
 
-def diversity(low: float, high: float, name: str = DIVERSITY[0]) -> Measure:
-    return Measure(name, (low + high) / 2, "", "closer", 200, low, high, 50.0)
+def diversity(low: float, high: float, name: str = DIVERSITY[0], p: float | None = None) -> Measure:
+    return Measure(name, (low + high) / 2, "", "closer", 200, low, high, 50.0, p=p)
 
 
 CASES = [
@@ -34,6 +34,8 @@ CASES = [
     ([rate(0), diversity(20, 49)], f"{GAIN}; 0 copies of real rows among 200; less diverse than real text"),
     ([rate(0), diversity(51, 60)], f"{GAIN}; 0 copies of real rows among 200; more diverse than real text"),
     ([rate(0), diversity(45, 55)], f"{GAIN}; 0 copies of real rows among 200; as diverse as real text, for all this sample can show"),
+    ([rate(0), diversity(20, 49, p=0.005)], f"{GAIN}; 0 copies of real rows among 200; less diverse than real text"),
+    ([rate(0), diversity(20, 49, p=0.2)], f"{GAIN}; 0 copies of real rows among 200; as diverse as real text, for all this sample can show"),
     ([rate(0), Measure(DIVERSITY[0], None, note="too few")], f"{GAIN}; 0 copies of real rows among 200"),
     ([rate(0), Measure(DIVERSITY[0], 3.0)], f"{GAIN}; 0 copies of real rows among 200"),
     ([rate(0), diversity(51, 60, DIVERSITY[1]), diversity(20, 49)], f"{GAIN}; 0 copies of real rows among 200; less diverse than real text"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from seedbed.stats import ALARM
+
 Tone = Literal["better", "worse", "open", "unknown"]
 DIVERSITY = ("vendi", "knn_coverage")
 """Measures of diversity, the first that was measured decides; higher is more diverse."""
@@ -36,7 +38,7 @@ def _diversity(known: Mapping[str, Mapping[str, Any]]) -> str:
     for name in DIVERSITY:
         m = known.get(name)
         if m and m["real"] is not None and m["low"] is not None and m["high"] is not None:
-            if m["high"] < m["real"]:
-                return "less diverse than real text"
-            return "more diverse than real text" if m["low"] > m["real"] else "as diverse as real text, for all this sample can show"
+            if m["low"] <= m["real"] <= m["high"] or (m.get("p") or 0) > ALARM:  # where an exact test was made, it must agree
+                return "as diverse as real text, for all this sample can show"
+            return f"{'less' if m['high'] < m['real'] else 'more'} diverse than real text"
     return ""
