@@ -70,7 +70,7 @@ def test_a_run_leaves_the_files_of_the_contract(toy_run: Path) -> None:
     scores = json.loads((toy_run / "scores.json").read_text())
     assert {"measures", "gain", "counts"} == scores.keys()
     assert "verbatim_rate" in {m["name"] for m in scores["measures"]}
-    assert set(scores["measures"][0]) == {"name", "value", "unit", "better", "n", "low", "high", "real", "note"}
+    assert set(scores["measures"][0]) == {"name", "value", "unit", "better", "n", "low", "high", "real", "note", "p"}
     assert {"metric", "arms", "difference", "smallest_detectable", "curve", "note"} <= scores["gain"].keys()
     counts = scores["counts"]
     assert counts["candidates"] == counts["kept"] + sum(counts["dropped"].values()) == 120
