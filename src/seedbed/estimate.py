@@ -153,8 +153,8 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     from seedbed.lm.train import encode
 
     settings, rng = recipe.generator.settings, random.Random(seed_for(recipe.seed, "estimate"))
-    forms = len(FORMS) if settings.prompt == "auto" else 1
-    rows, dev = rng.choices(sample.fit, k=16 * settings.batch), rng.choices(sample.dev, k=64)
+    forms, batch = _forms(settings), settings.batch
+    rows, dev = rng.choices(sample.fit, k=16 * batch), rng.choices(sample.dev, k=64)
 
     def trial(name: str, n: int, m: int) -> tuple[float, int, Path]:
         """(seconds, steps, folder) of one epoch over n rows, evaluated on m."""
@@ -162,20 +162,22 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
         part, brief = replace(sample, fit=tuple(rows[:n]), dev=tuple(dev[:m])), replace(settings, epochs=1)
         start = time.perf_counter()
         short = brief.fit(part, recipe.model.name, recipe.seed, work / name, Deadline(time.monotonic() + TRIAL_S))
-        steps = forms * math.ceil(n / settings.batch) - sum(at["of"] - at["step"] for at in short.values())
+        steps = forms * math.ceil(n / batch) - sum(at["of"] - at["step"] for at in (short or {}).values())
         return time.perf_counter() - start, steps, work / name
 
     loading, *_ = trial("warm", 2, 1)
     texts = sorted({sample.task.render(e.fields) for e in (*rows, *dev)})
-    each = _timed(lambda: embed(texts, settings.embedder)) / len(texts)
-    a, few, _ = trial("few", 8 * settings.batch, 8)
-    b, many, folder = trial("many", 16 * settings.batch, 8)
-    c, *_ = trial("dev", 8 * settings.batch, 64)
+    embedder = getattr(settings, "embedder", None)
+    each = _timed(lambda: embed(texts, embedder)) / len(texts) if embedder else 0.0
+    a, few, _ = trial("few", 8 * batch, 8)
+    b, many, folder = trial("many", 16 * batch, 8)
+    c, *_ = trial("dev", 8 * batch, 64)
     step = max(0.0, b - a) / (many - few) if many > few else b / many
     evaluation = max(0.0, c - a) / (56 * (2 * forms + 1))  # a row of dev: two evaluations a form, and one without a prompt
     setup = max(0.0, a - few * step - 8 * (2 * forms + 1) * evaluation)
-    last, evaluated = math.ceil(len(sample.fit) / settings.batch) * settings.epochs, len(sample.dev[:DEV_TEXTS])
-    evaluations = forms * math.ceil(last / max(math.ceil(len(sample.fit) / settings.batch), 20)) + forms + 1
+    epoch, evaluated = math.ceil(len(sample.fit) / batch), len(sample.dev[:DEV_TEXTS])
+    last = epoch * settings.epochs
+    evaluations = forms * math.ceil(last / max(epoch, 20)) + forms + 1
     seconds = loading + setup + each * (len(sample.fit) + evaluated) + forms * last * step + evaluations * evaluated * evaluation
     lm = load(recipe.model.name)
     lengths = [len(encode(lm, sample.task.split(e.fields)).target) for e in rows]
@@ -184,6 +186,11 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     assumed.append("candidates are as long as the fit rows' texts, and at most generate.max_tokens")
     length = sum(min(n, recipe.generate.max_tokens) for n in lengths) / len(lengths)
     return Cost(seconds, round(tokens), _size(folder) * len(sample.fit) // len(rows), note=f"{step:.3f} s a step"), folder, length
+
+
+def _forms(generator: Any) -> int:
+    """Prompts that are fitted one after the other."""
+    return len(FORMS) if getattr(generator, "prompt", "") == "auto" else 1
 
 
 def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | None, work: Path, assumed: list[str]) -> Cost:
@@ -332,7 +339,7 @@ def _computed(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, a
     split = [sample.task.split(e.fields) for e in sample.fit]
     given, target = (sum(len(pair[i]) for pair in split) / len(split) / CHARACTERS_A_TOKEN for i in (0, 1))
     soft, epochs = getattr(generator, "tokens", 0), getattr(generator, "epochs", 0)
-    forms = len(FORMS) if getattr(generator, "prompt", "") == "auto" else 1
+    forms = _forms(generator)
     read, made = soft + given, min(target + 1, how.max_tokens)
     length, batch, width = read + target + 1, getattr(generator, "batch", 1), 2 if getattr(engine, "precision", "") == "bf16" else 4
     steps = forms * epochs * math.ceil(len(split) / batch)
