@@ -24,6 +24,13 @@ BIG = {"hidden": 4096, "layers": 32, "heads": 32, "kv_heads": 8, "intermediate":
 TEXT = {"path": "examples/helpdesk.csv", "rows": 100}
 
 
+@pytest.fixture(autouse=True)
+def _few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the trials of filters, metrics and student: what is tested here is no measurement."""
+    monkeypatch.setattr(estimates, "SMALL", 20)
+    monkeypatch.setattr(estimates, "LARGE", 40)
+
+
 def test_a_shape_has_the_weights_of_the_model_it_describes() -> None:
     from seedbed.lm.load import load
 
@@ -94,8 +101,8 @@ def test_a_power_law_is_found_again() -> None:
     assert _power([(100, 2.0), (200, 1.0)], 400) == pytest.approx(2**0.5), "more work never takes less time"
 
 
-def test_finished_steps_cost_nothing_and_the_rest_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = TOY | {"metric": []}
+def test_finished_steps_cost_nothing_and_the_rest_is_estimated(tmp_path: Path) -> None:
+    raw = TOY | {"metric": [], "student": {"kind": "linear", "features": "tfidf"}}
     done = run(recipes.build(raw, ROOT), tmp_path)
     before = _snapshot(done.folder)
     found = estimate(recipes.build(raw, ROOT), tmp_path)
@@ -109,7 +116,7 @@ def test_finished_steps_cost_nothing_and_the_rest_is_estimated(tmp_path: Path, m
     assert _snapshot(done.folder) == before
 
 
-def test_an_estimate_of_a_soft_prompt_counts_its_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_estimate_of_a_soft_prompt_counts_its_tokens(tmp_path: Path) -> None:
     """The tokens are a count, not a measurement: epochs times the fit rows' tokens, up to the draw of rows that stand for all."""
     from seedbed.data import load_sample
     from seedbed.lm.load import load
@@ -168,7 +175,20 @@ def test_a_preview_without_a_run_says_that_its_fit_is_short(tmp_path: Path, monk
 
 def test_the_verbs_print_one_json_object_last(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE.format(data=ROOT / "examples/helpdesk.csv"))
-    sets = ["--set", "engine.kind=toy", "--set", "generator.kind=hard", "--set", "sample.rows=150", "--set", "generate.count=20"]
+    sets = [
+        "--set",
+        "engine.kind=toy",
+        "--set",
+        "generator.kind=hard",
+        "--set",
+        "sample.rows=150",
+        "--set",
+        "generate.count=20",
+        "--set",
+        "student.features=tfidf",
+        "--set",
+        "gain.seeds=1",
+    ]
     done = seedbed("estimate", tmp_path / "r.toml", "--json", *sets, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
