@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def test_a_cut_fit_goes_on_to_the_same_bytes(tmp_path: Path, steps: int) -> None
     assert training["cut"] == cut
     assert training["forms"]["mc"]["dev"] == min(e["dev"] for e in training["forms"]["mc"]["log"])
     soft.load(tmp_path / "cut", tiny_sample().task, "seedling")
-    assert _fit(soft, tmp_path / "cut") == {}
+    reads = itertools.count(1)
+    assert _fit(soft, tmp_path / "cut", Deadline(math.inf, reads.__next__)) == {}
+    assert next(reads) - 2 == 42 - steps, "no step is done twice"
     assert _snapshot(tmp_path / "cut") == _snapshot(tmp_path / "whole")
 
 
