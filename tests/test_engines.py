@@ -13,7 +13,7 @@ import torch
 from seedbed.engines.local import Local
 from seedbed.engines.toy import Toy
 from seedbed.errors import EngineError
-from seedbed.lm.load import LM, load, weights_hash
+from seedbed.lm.load import load
 from seedbed.testing import check_engine
 from seedbed.types import ModelRef, Prompt, Sampling, SoftRef
 
@@ -48,52 +48,6 @@ def test_local_is_lazy() -> None:
     next(completions)
     assert len(asked) < 12
     assert len(list(completions)) == 11
-
-
-def _random_model(kind: str) -> Any:
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(3)
-    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    if kind == "llama":
-        return LlamaForCausalLM(LlamaConfig(vocab_size=4096, max_position_embeddings=64, initializer_range=0.5, **small))
-    if kind == "qwen3":
-        return Qwen3ForCausalLM(Qwen3Config(vocab_size=4096, max_position_embeddings=64, initializer_range=0.5, head_dim=8, **small))
-    return GPT2LMHeadModel(GPT2Config(vocab_size=4096, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.5))
-
-
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2", "seedling"])
-def test_greedy_equals_generate(kind: str) -> None:
-    from seedbed.engines.local import LocalSession
-
-    lm = load("seedling")
-    if kind != "seedling":
-        model = _random_model(kind).eval().requires_grad_(False)
-        lm = LM(kind, model, lm.tokenizer, weights_hash(model), 64, lm.eos, lm.bos, 32)
-    session = LocalSession(lm, None, slots=3, cache=64)
-    found = dict(session.complete(iter(_prompts(7)), Sampling(0.0, 1.0, 20)))
-    for key, prompt in _prompts(7):
-        ids = torch.tensor([[lm.bos, *lm.encode(prompt.text)]])
-        out = lm.model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, eos_token_id=lm.eos, pad_token_id=lm.eos
-        )
-        assert found[key].text == lm.decode(out[0, ids.shape[1] :].tolist())
-
-
-def test_top_p_leaves_the_tail_out_and_uniforms_choose() -> None:
-    session = Local(slots=1, cache=64).open(ModelRef("seedling"))
-
-    class _Slot:
-        ids: tuple[int, ...] = ()
-
-        def __init__(self, uniform: float) -> None:
-            self.uniforms = [uniform]
-
-    logits = torch.log(torch.tensor([[0.1, 0.5, 0.15, 0.25]]))
-    draws = [session._draw(logits, [_Slot(u)], Sampling(1.0, 0.7, 1))[0] for u in (0.0, 0.6, 0.67, 0.99)]  # type: ignore[list-item]
-    assert draws == [1, 1, 3, 3], "top-p 0.7 keeps 0.5 and 0.25, renormalised to 2/3 and 1/3"
-    draws = [session._draw(logits, [_Slot(u)], Sampling(1.0, 1.0, 1))[0] for u in (0.49, 0.51, 0.76, 0.91)]  # type: ignore[list-item]
-    assert draws == [1, 3, 2, 0]
 
 
 def test_scores_are_sums_of_log_probabilities() -> None:

@@ -1,66 +1,70 @@
-"""A static key-value cache whose rows stand at different positions: what continuous batching needs of a transformers model."""
+"""Keys and values of rows that stand at different positions: what continuous batching needs."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from transformers import Cache
-from transformers.cache_utils import CacheLayerMixin
 
-from seedbed.lm.load import LM
-
-
-class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values (slots, heads, length, width) of one layer; slot i writes its next token at positions[i]."""
-
-    is_sliding = False
-
-    def __init__(self, positions: torch.Tensor, length: int) -> None:
-        self.keys: torch.Tensor | None = None
-        self.values: torch.Tensor | None = None
-        self.is_initialized = True
-        self.positions, self.length = positions, length
-        self.every = torch.arange(len(positions), device=positions.device)
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing to do: `fill` comes first."""
-
-    def fill(self, i: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Slot i gets a prefilled row's keys and values (heads, n, width)."""
-        if self.keys is None or self.values is None:
-            self.keys = keys.new_zeros(len(self.positions), keys.shape[0], self.length, keys.shape[-1])
-            self.values = values.new_zeros(len(self.positions), values.shape[0], self.length, values.shape[-1])
-        self.keys[i, :, : keys.shape[1]], self.values[i, :, : keys.shape[1]] = keys, values
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """One new token a slot: (slots, heads, 1, width)."""
-        assert self.keys is not None and self.values is not None  # the first prefill made them
-        self.keys[self.every, :, self.positions] = key_states[:, :, 0]
-        self.values[self.every, :, self.positions] = value_states[:, :, 0]
-        return self.keys, self.values
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length, 0
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_max_length(self) -> int:
-        return self.length
+Span = tuple[int, int, int]
+"""Rows start to stop attend to columns 0 to extent: (start, stop, extent)."""
 
 
-class SlotCache:
-    """All layers. positions: (slots,) where each slot's next token goes; an empty slot stands at 0."""
+class KV:
+    """Keys and values of every layer, each (rows, length, heads * width), made at the first write."""
 
-    def __init__(self, lm: LM, slots: int, length: int) -> None:
-        self.positions = torch.zeros(slots, dtype=torch.long, device=lm.device)
-        count = lm.model.config.get_text_config().num_hidden_layers
-        self.layers = [SlotLayer(self.positions, length) for _ in range(count)]
-        self.cache = Cache(layers=self.layers)
+    def __init__(self, layers: int, rows: int, length: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.rows, self.length, self.dtype, self.device = rows, length, dtype, device
+        self.keys: list[torch.Tensor | None] = [None] * layers
+        self.values: list[torch.Tensor | None] = [None] * layers
 
-    def fill(self, i: int, prefilled: Any, length: int) -> None:
-        """Copies a prefilled row (a cache of batch 1) into slot i."""
-        for layer, source in zip(self.layers, prefilled.layers, strict=True):
-            layer.fill(i, source.keys[0], source.values[0])
-        self.positions[i] = length
+    def write(self, layer: int, where: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """keys, values: (n, heads * width), to places `where` (n,) = row * length + position."""
+        for store, new in ((self.keys, keys), (self.values, values)):
+            if store[layer] is None:  # pages of zeros cost no memory until they are written
+                store[layer] = torch.zeros(self.rows, self.length, new.shape[-1], dtype=self.dtype, device=self.device)
+            store[layer].view(self.rows * self.length, -1).index_copy_(0, where, new.to(self.dtype))  # type: ignore[union-attr]
+
+    def read(self, layer: int, span: Span, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (rows, heads, extent, width) of a span of rows; views."""
+        start, stop, extent = span
+        keys, values = self.keys[layer], self.values[layer]
+        assert keys is not None and values is not None  # a layer writes before it reads
+        shape = (stop - start, extent, heads, -1)
+        return keys[start:stop, :extent].view(shape).transpose(1, 2), values[start:stop, :extent].view(shape).transpose(1, 2)
+
+    def copy(self, to: torch.Tensor, source: KV, rows: torch.Tensor, extent: int) -> None:
+        """Rows `rows` of the source, up to `extent`, into own rows `to`. The source may be this cache."""
+        for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
+            for layer, found in enumerate(theirs):
+                if found is not None:
+                    if mine[layer] is None:
+                        mine[layer] = torch.zeros(self.rows, self.length, found.shape[-1], dtype=self.dtype, device=self.device)
+                    mine[layer][to, :extent] = found[rows, :extent]  # type: ignore[index]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a model: B rows (0 to B - 1 of a cache), T tokens each.
+
+    positions: (B, T) of the tokens. spans: cover the rows. keep: (B,) the token of each row whose logits are wanted, or None for no logits.
+    """
+
+    positions: torch.Tensor
+    spans: Sequence[Span]
+    keep: torch.Tensor | None
+
+    def where(self, kv: KV) -> torch.Tensor:
+        """(B * T,) places of the tokens in the cache."""
+        rows = torch.arange(len(self.positions), device=self.positions.device)
+        return (rows[:, None] * kv.length + self.positions).flatten()
+
+    def masks(self) -> list[torch.Tensor]:
+        """For each span (rows, 1, T, extent): 0 where a token may look, -inf elsewhere."""
+        found = []
+        for start, stop, extent in self.spans:
+            columns = torch.arange(extent, device=self.positions.device)
+            hidden = columns > self.positions[start:stop, None, :, None]
+            found.append(torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf))
+        return found

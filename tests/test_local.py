@@ -1,0 +1,225 @@
+"""The local engine's parts: draws, shapes of equal bits, shared beginnings, stop strings, the two ways through a model, scores."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from seedbed.engines.local import Local, LocalSession
+from seedbed.lm.batching import Stops
+from seedbed.lm.forward import Llama, Modules, forward_of, plain
+from seedbed.lm.load import LM, load, weights_hash
+from seedbed.lm.prefill import Prefill, _shared
+from seedbed.lm.sampling import draw
+from seedbed.lm.shapes import equal_shapes
+from seedbed.types import ModelRef, Prompt, Sampling, SoftRef
+
+SHOTS = "Tom had a small red ball. He threw it over the wall and ran to find it.\n---\n" * 5
+FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma", "gpt2"]
+
+
+def random_lm(kind: str, context: int = 128) -> LM:
+    """A tiny model of a family with random weights and seedling's tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    facts: dict[str, Any] = {"vocab_size": 4096, "initializer_range": 0.5, "tie_word_embeddings": False}
+    if kind == "gpt2":
+        facts |= {"n_positions": context, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    else:
+        facts |= {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+        facts |= {"max_position_embeddings": context, "head_dim": 8}
+    if kind == "mistral":
+        facts["sliding_window"] = None
+    config = AutoConfig.for_model(kind, **facts)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval().requires_grad_(False)
+    lm = load("seedling")
+    return LM(kind, model, lm.tokenizer, weights_hash(model), context, lm.eos, lm.bos, 32)
+
+
+def _greedy(lm: LM, text: str, tokens: int) -> str:
+    ids = torch.tensor([[lm.bos, *lm.encode(text)]])
+    how = {"do_sample": False, "max_new_tokens": tokens, "eos_token_id": lm.eos, "pad_token_id": lm.eos}
+    out = lm.model.generate(ids, attention_mask=torch.ones_like(ids), **how)
+    return lm.decode(out[0, ids.shape[1] :].tolist())
+
+
+@pytest.mark.parametrize("kind", [*FAMILIES, "seedling"])
+def test_greedy_equals_generate_for_prompts_of_all_lengths(kind: str) -> None:
+    lm = load("seedling") if kind == "seedling" else random_lm(kind)
+    texts = ["", "The cat", SHOTS[:100], SHOTS[:101], SHOTS[:230] + " A dog", "Once " * 20, SHOTS[:230] + " Two men"]
+    found = dict(LocalSession(lm, None, 3, 128).complete(iter([(i, Prompt(t, i)) for i, t in enumerate(texts)]), Sampling(0.0, 1.0, 24)))
+    assert [found[i].text for i in range(len(texts))] == [_greedy(lm, t, 24) for t in texts]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])
+def test_the_short_way_through_a_llama_is_the_long_way(kind: str) -> None:
+    lm = random_lm(kind)
+    for name, values in lm.model.named_parameters():
+        if "norm" in name or "bias" in name:
+            values.copy_(torch.randn(values.shape) * 0.3 + 1)  # as made they are 1 or 0, and would hide a missing one
+    short, long = forward_of(lm, 128), Modules(lm)
+    assert isinstance(short, Llama)
+    jobs = [_job(lm, i, text) for i, text in enumerate(["The cat", SHOTS, "Once upon a time there was"])]
+    shapes = equal_shapes(short, 32, 4, 128)
+    logits = [Prefill(lm, None, forward, shapes)(jobs)[0] for forward in (short, long)]
+    assert torch.allclose(*logits, rtol=1e-3, atol=1e-3 * float(logits[0].abs().max()))
+
+
+def _job(lm: LM, key: int, text: str) -> Any:
+    from seedbed.lm.prefill import Job
+
+    return Job(key, Prompt(text, key), [lm.bos, *lm.encode(text)], 8)
+
+
+def test_only_plain_models_take_the_short_way() -> None:
+    assert not plain(random_lm("gemma").model)
+    assert not plain(random_lm("gpt2").model)
+    windowed = random_lm("mistral")
+    windowed.model.config.sliding_window = 16
+    assert not plain(windowed.model)
+
+
+def test_top_p_leaves_the_tail_out_and_uniforms_choose() -> None:
+    logits = torch.log(torch.tensor([[0.1, 0.5, 0.15, 0.25]]))
+
+    def draws(top_p: float, *uniforms: float) -> list[int]:
+        return [int(draw(logits, np.array([u]), Sampling(1.0, top_p, 1))[0]) for u in uniforms]
+
+    assert draws(0.7, 0.0, 0.6, 0.67, 0.99) == [1, 1, 3, 3], "top-p 0.7 keeps 0.5 and 0.25, renormalised to 2/3 and 1/3"
+    assert draws(0.76, 0.0, 0.54, 0.56, 0.99) == [1, 1, 2, 3], "0.76 needs a third token"
+    assert draws(1.0, 0.0, 0.09, 0.11, 0.59, 0.61, 0.74, 0.76, 0.9999999) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert int(draw(logits, np.array([0.0]), Sampling(0.0, 1.0, 1))[0]) == 1
+    assert draws(1e-9, 0.0, 0.9999999) == [1, 1]
+
+
+def test_draws_follow_a_plain_inverse_cdf() -> None:
+    rng = np.random.default_rng(5)
+    logits, uniforms = torch.from_numpy(rng.normal(size=(400, 777)) * 3).float(), rng.random(400)
+    for top_p in (1.0, 0.9, 0.3):
+        found = draw(logits, uniforms, Sampling(0.8, top_p, 1))
+        probs = torch.softmax(logits.double() / 0.8, dim=-1).numpy()
+        for row in range(400):
+            ranked = np.argsort(-probs[row])
+            kept = ranked[: int((np.cumsum(probs[row][ranked]) < top_p - 1e-12).sum()) + 1]
+            masses = np.zeros(777)
+            masses[kept] = probs[row][kept]
+            running = np.cumsum(masses)
+            low, high = (running[found[row] - 1] if found[row] else 0.0), running[found[row]]
+            assert masses[found[row]] > 0
+            assert low - 1e-5 <= uniforms[row] * running[-1] <= high + 1e-5
+
+
+def _mixed(count: int) -> list[tuple[int, Prompt]]:
+    """Prompts that share beginnings of several lengths, and some that share none."""
+    ends = ["", " A", " The cat sat", " In 1850 the town was", " Once upon a time there was a man who"]
+    starts = [SHOTS, SHOTS[:200], "", SHOTS[:130] + " But", "Q:"]
+    return [(i, Prompt(starts[i % 5] + ends[i // 5 % 5], seed=i, stop="\n---" if i % 3 else "")) for i in range(count)]
+
+
+@pytest.mark.parametrize(("kind", "slots", "top_p"), [("seedling", 48, 0.9), ("seedling", 6, 1.0), ("gpt2", 20, 0.95), ("qwen3", 24, 1.0)])
+def test_bytes_do_not_depend_on_neighbours_order_refills_or_shared_beginnings(kind: str, slots: int, top_p: float) -> None:
+    lm = load("seedling") if kind == "seedling" else random_lm(kind, 256)
+    session, sampling, prompts = LocalSession(lm, None, slots, 256), Sampling(1.0, top_p, 40), _mixed(75)
+    reference = dict(session.complete(iter(prompts), sampling))
+    assert len({c.text for c in reference.values()}) > 60, "different seeds must give different texts"
+    rng = random.Random(slots)
+    for some in (rng.sample(prompts, 75), rng.sample(prompts, 30), rng.sample(prompts, 5), [prompts[10]], [prompts[12]]):
+        assert dict(session.complete(iter(some), sampling)) == {key: reference[key] for key, _ in some}
+
+
+def test_stop_strings_end_rows_where_a_look_at_every_token_would() -> None:
+    lm = load("seedling")
+    session = LocalSession(lm, None, 8, 256)
+    free = dict(session.complete(iter([(i, Prompt("Once upon a time", i)) for i in range(12)]), Sampling(1.0, 0.95, 60)))
+    stops = [" the", "e", ".\n", "\n", " ", "and", ", ", "w", "There", "ing", "é", "t the"]
+    found = dict(session.complete(iter([(i, Prompt("Once upon a time", i, stop=s)) for i, s in enumerate(stops)]), Sampling(1.0, 0.95, 60)))
+    for i, stop in enumerate(stops):
+        ids = lm.encode(free[i].text)
+        assert found[i].text == free[i].text.split(stop)[0], stop
+        if stop in free[i].text and lm.decode(ids) == free[i].text and len(ids) == free[i].tokens:
+            cut = next(n for n in range(1, len(ids) + 1) if stop in lm.decode(ids[:n]))
+            assert (found[i].tokens, found[i].finished) == (cut, True)
+
+
+def test_a_stop_string_inside_a_divided_character_is_suspected() -> None:
+    lm = load("seedling")
+    stops = Stops(lm, 4096)
+    which = stops.index("語")
+    parts = lm.encode("語")
+    assert len(parts) > 1, "the test wants a character of several tokens"
+    assert stops.may_end(np.array([which]), np.array(parts[-1:])).tolist() == [True]
+    assert stops.may_end(np.array([which, 0]), np.array(lm.encode("the")[:1] * 2)).tolist() == [False, False]
+
+
+def test_shared_beginnings_are_found_at_every_depth() -> None:
+    base, more = list(range(100, 170)), list(range(300, 400))
+    codes = [np.array(c) for c in ([*base, 1], [*base, 2, 3], [*base, *more, 4], [*base, *more, 5, 6], [7] * 90, base[:20])]
+    assert sorted(len(s) for s in _shared(codes)) == [64, 160]
+    assert next(iter(_shared([np.arange(64), np.arange(64)]))).tolist() == list(range(48)), "a token is left to read"
+    assert list(_shared([np.arange(64)])) == []
+
+
+def test_a_shared_beginning_is_read_once() -> None:
+    lm = load("seedling")
+    forward = forward_of(lm, 256)
+    prefill = Prefill(lm, None, forward, equal_shapes(forward, lm.dim, 16, 256))
+    read: list[int] = []
+    prefill.forward = _Counted(forward, read)
+    jobs = [_job(lm, i, SHOTS + text) for i, text in enumerate(["The cat", "A dog ran", "In the town", "She"])]
+    length = min(len(job.ids) for job in jobs)
+    prefill(jobs)
+    first = sum(read)
+    assert length <= first <= length + 4 * 64
+    prefill(jobs)
+    assert sum(read) - first <= 4 * 64
+
+
+class _Counted:
+    """A forward pass that notes how many tokens it was given."""
+
+    def __init__(self, forward: Any, read: list[int]) -> None:
+        self.forward, self.read = forward, read
+
+    def kv(self, rows: int, length: int) -> Any:
+        return self.forward.kv(rows, length)
+
+    def __call__(self, vectors: torch.Tensor, step: Any, kv: Any) -> Any:
+        self.read.append(vectors.shape[0] * vectors.shape[1])
+        return self.forward(vectors, step, kv)
+
+
+@pytest.mark.parametrize("kind", ["seedling", *FAMILIES])
+def test_labels_scored_together_score_as_one_by_one(kind: str) -> None:
+    lm = load("seedling") if kind == "seedling" else random_lm(kind)
+    session = LocalSession(lm, None, 4, 128)
+    labels = ["billing", "a late parcel", "", "password reset for the whole team", "x", "billing", " two words"]
+    prompt = Prompt("Message: my parcel did not come.\nQueue:", 0)
+    ids = [lm.bos, *lm.encode(prompt.text)]
+    for text, (value, tokens), alone in zip(labels, session.score(prompt, labels), [session.score(prompt, [x])[0] for x in labels], strict=True):
+        extra = lm.encode(text)
+        logs = torch.log_softmax(lm.model(torch.tensor([ids + extra])).logits[0].double(), dim=-1)
+        plainly = sum(float(logs[len(ids) + i - 1, token]) for i, token in enumerate(extra))
+        assert (value, tokens) == (pytest.approx(plainly, rel=1e-4, abs=1e-4), len(extra))
+        assert value == pytest.approx(alone[0], rel=1e-5, abs=1e-4)
+
+
+def test_prompts_of_vectors_and_of_tokens_share_a_batch(tmp_path: Path) -> None:
+    from seedbed.generators.soft import Soft
+    from seedbed.testing import tiny_sample
+
+    Soft(prompt="mc", tokens=4, epochs=2).fit(tiny_sample(), "seedling", 0, tmp_path)
+    session = Local(slots=20, cache=96).open(ModelRef("seedling", soft=tmp_path))
+    soft = [Prompt("", i, SoftRef((f"fit-{i}",), (1.0,))) for i in range(12)] + [Prompt("The ", 40, SoftRef(("fit-1", "fit-2"), (0.5, 0.5)))]
+    prompts = list(enumerate(soft + [Prompt("The cat", 50 + i) for i in range(6)]))
+    sampling = Sampling(1.0, 0.95, 30)
+    together = dict(session.complete(iter(prompts), sampling))
+    for key, prompt in prompts:
+        assert dict(session.complete(iter([(key, prompt)]), sampling))[key] == together[key]
+    by_words = dict(Local(slots=20, cache=96).open(ModelRef("seedling")).complete(iter(prompts[13:]), sampling))
+    assert {key: together[key] for key in by_words} == by_words
