@@ -122,15 +122,38 @@ def _mixed(count: int) -> list[tuple[int, Prompt]]:
     return [(i, Prompt(starts[i % 5] + ends[i // 5 % 5], seed=i, stop="\n---" if i % 3 else "")) for i in range(count)]
 
 
-@pytest.mark.parametrize(("kind", "slots", "top_p"), [("seedling", 48, 0.9), ("seedling", 6, 1.0), ("gpt2", 20, 0.95), ("qwen3", 24, 1.0)])
-def test_bytes_do_not_depend_on_neighbours_order_refills_or_shared_beginnings(kind: str, slots: int, top_p: float) -> None:
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[float, bytes]:
+    """The logits' bytes of every living row, by the uniform that draws from them: its own in each row and place."""
+    from seedbed.lm import batching
+
+    found: dict[float, bytes] = {}
+
+    def living(rows: Any, slots: np.ndarray) -> np.ndarray:
+        return np.where(rows.alive[slots], rows.uniforms[slots, rows.count[slots]], np.nan)
+
+    def noting(logits: torch.Tensor, uniforms: np.ndarray, sampling: Sampling) -> np.ndarray:
+        found.update({u: row.tobytes() for u, row in zip(uniforms.tolist(), logits.numpy(), strict=True) if u == u})
+        return draw(logits, np.nan_to_num(uniforms), sampling)
+
+    monkeypatch.setattr(batching.Rows, "next_uniforms", living)
+    monkeypatch.setattr(batching, "draw", noting)
+    return found
+
+
+@pytest.mark.parametrize(("kind", "slots", "top_p"), [("seedling", 40, 0.9), ("seedling", 6, 1.0), ("gpt2", 20, 0.95), ("qwen3", 24, 1.0)])
+def test_bits_do_not_depend_on_neighbours_order_refills_or_shared_beginnings(kind: str, slots: int, top_p: float, seen: dict[float, bytes]) -> None:
+    """Of logits, not of texts alone: a text hides a changed last bit in all but one of some million tokens."""
     lm = load("seedling") if kind == "seedling" else random_lm(kind, 256)
-    session, sampling, prompts = LocalSession(lm, None, slots, 256), Sampling(1.0, top_p, 40), _mixed(75)
+    session, sampling, prompts = LocalSession(lm, None, slots, 256), Sampling(1.0, top_p, 40), _mixed(55)
     reference = dict(session.complete(iter(prompts), sampling))
-    assert len({c.text for c in reference.values()}) > 60, "different seeds must give different texts"
+    bits = dict(seen)
+    assert len({c.text for c in reference.values()}) > 45, "different seeds must give different texts"
     rng = random.Random(slots)
-    for some in (rng.sample(prompts, 75), rng.sample(prompts, 30), rng.sample(prompts, 5), [prompts[10]], [prompts[12]]):
+    for some in (rng.sample(prompts, 55), rng.sample(prompts, 5), [prompts[10]]):
+        seen.clear()
         assert dict(session.complete(iter(some), sampling)) == {key: reference[key] for key, _ in some}
+        assert all(bits[u] == row for u, row in seen.items())
 
 
 def test_stop_strings_end_rows_where_a_look_at_every_token_would() -> None:
@@ -209,7 +232,7 @@ def test_labels_scored_together_score_as_one_by_one(kind: str) -> None:
         assert value == pytest.approx(alone[0], rel=1e-5, abs=1e-4)
 
 
-def test_prompts_of_vectors_and_of_tokens_share_a_batch(tmp_path: Path) -> None:
+def test_prompts_of_vectors_and_of_tokens_share_a_batch(tmp_path: Path, seen: dict[float, bytes]) -> None:
     from seedbed.generators.soft import Soft
     from seedbed.testing import tiny_sample
 
@@ -219,7 +242,10 @@ def test_prompts_of_vectors_and_of_tokens_share_a_batch(tmp_path: Path) -> None:
     prompts = list(enumerate(soft + [Prompt("The cat", 50 + i) for i in range(6)]))
     sampling = Sampling(1.0, 0.95, 30)
     together = dict(session.complete(iter(prompts), sampling))
-    for key, prompt in prompts:
-        assert dict(session.complete(iter([(key, prompt)]), sampling))[key] == together[key]
+    bits = dict(seen)
+    for some in (prompts[5:6], prompts[12:13], prompts[3:16]):
+        seen.clear()
+        assert dict(session.complete(iter(some), sampling)) == {key: together[key] for key, _ in some}
+        assert all(bits[u] == row for u, row in seen.items())
     by_words = dict(Local(slots=20, cache=96).open(ModelRef("seedling")).complete(iter(prompts[13:]), sampling))
     assert {key: together[key] for key in by_words} == by_words

@@ -36,7 +36,7 @@ class Local:
     version: ClassVar[int] = 2
     can: ClassVar[frozenset[str]] = frozenset({"text", "soft", "score:text", "score:soft"})
 
-    slots: Annotated[int, Field(ge=1, le=4096)] = 32
+    slots: Annotated[int, Field(ge=1, le=4096)] = 64
     cache: Annotated[int, Field(ge=8)] = 512
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str | None = None
