@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from seedbed.engines.local import Local
 from seedbed.errors import DataError, EngineError, ModelError
 from seedbed.generators.soft import Soft
+from seedbed.lm import load as load_module
 from seedbed.lm import train
 from seedbed.lm.decode import load_soft
 from seedbed.lm.embed import embed
@@ -18,7 +20,7 @@ from seedbed.lm.load import load, weights_hash
 from seedbed.lm.prompts import SoftPrompt
 from seedbed.task import Task
 from seedbed.testing import check_generator, tiny_sample
-from seedbed.types import Example, Sample, SoftRef
+from seedbed.types import Example, ModelRef, Sample, SoftRef
 
 E, T, D = 12, 5, 8
 
@@ -76,13 +78,6 @@ def test_nll_equals_brute_force_and_given_has_no_loss() -> None:
         brute = -sum(logs[3 + j - 1, ids[j]] for j in range(len(text.given), len(ids)))
         assert together[i].item() == pytest.approx(float(brute), rel=1e-4)
     assert texts[0].target[-1] == lm.eos
-
-
-def test_batches_hold_each_text_once() -> None:
-    texts = [train.Text((), tuple(range(n % 9 + 1))) for n in range(50)]
-    seen = [i for batch in train.batches(texts, 8, 1) for i in batch]
-    assert sorted(seen) == list(range(50))
-    assert train.batches(texts, 8, 1) != train.batches(texts, 8, 2)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +156,16 @@ def test_each_fit_example_is_used_equally_often(fitted: tuple[Path, Sample]) -> 
 def test_a_prompt_for_other_weights_is_refused(fitted: tuple[Path, Sample]) -> None:
     with pytest.raises(ModelError, match="fitted on 'seedling'"):
         load_soft(fitted[0], "0" * 64, torch.device("cpu"))
+
+
+def test_a_prompt_fitted_in_bf16_is_accepted_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is bound to the stored weights, not to the type in which they were read."""
+    monkeypatch.setattr(load_module, "quick_dtype", lambda: torch.bfloat16)
+    Soft(prompt="nsp", tokens=2, epochs=1).fit(tiny_sample(), "seedling", 0, tmp_path)
+    assert load("seedling", torch.bfloat16).model.dtype == torch.bfloat16
+    for precision in ("fp32", "bf16"):
+        session = Local(slots=2, cache=32, precision=precision).open(ModelRef("seedling", soft=tmp_path))  # type: ignore[arg-type]
+        assert session.soft is not None and session.soft.model_hash == load("seedling").hash
 
 
 def test_an_unknown_source_is_refused(fitted: tuple[Path, Sample]) -> None:

@@ -48,8 +48,7 @@ class Local:
         from seedbed.lm.load import load
 
         lm = load(model.name, torch.float32 if self.precision == "fp32" else torch.bfloat16, self.device)
-        reference = lm if self.precision == "fp32" or not model.soft else load(model.name, torch.float32, self.device)
-        soft = load_soft(model.soft, reference.hash, lm.device) if model.soft else None
+        soft = load_soft(model.soft, lm.hash, lm.device) if model.soft else None
         return LocalSession(lm, soft, self.slots, min(self.cache, lm.context))
 
 

@@ -20,9 +20,9 @@ from seedbed.types import Candidate, Example, ModelRef, Prompt, Row, Sample, Sof
 if TYPE_CHECKING:
     import torch
 
+    from seedbed.lm.batches import Text
     from seedbed.lm.load import LM
     from seedbed.lm.prompts import SoftPrompt
-    from seedbed.lm.train import Text
 
 FORMS: tuple[Literal["nsp", "mp", "mc"], ...] = ("nsp", "mp", "mc")
 DEV_TEXTS = 512
@@ -39,7 +39,7 @@ class Soft:
     of RMS 1.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset({"text", "soft"})
 
     prompt: Literal["nsp", "mp", "mc", "auto"] = "auto"
@@ -67,7 +67,8 @@ class Soft:
         from seedbed.lm.embed import embed, embedder_hash
         from seedbed.lm.train import mean_nll
 
-        lm = load.load(model)
+        lm = load.load(model, load.quick_dtype())
+        frozen = load.weights_hash(lm.model)
         (fit, fit_texts), (dev, dev_texts) = self._encode(lm, sample.task, sample.fit), self._encode(lm, sample.task, sample.dev[:DEV_TEXTS])
         if len(fit) < 2 or not dev:
             room = lm.context - self.tokens
@@ -84,7 +85,7 @@ class Soft:
             until = deadline.share(1 / (len(forms) - i))
             nets[form], results[form] = self._fit_one(form, lm, (fit_texts, z), (dev_texts, dev_z), seed, out, until)
         chosen = min(nets, key=lambda form: results[form]["dev"])
-        if load.weights_hash(lm.model) != lm.hash:
+        if load.weights_hash(lm.model) != frozen:
             raise ModelError(f"the weights of {model!r} changed while its prompt was fitted; they are frozen and must not.")
         sources = [{"id": e.id, "text": sample.task.render(e.fields), "given": {c: e.fields[c] for c in sample.task.given_columns}} for e in fit]
         facts = {

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from seedbed.errors import ModelError
 from seedbed.limits import NEVER, Deadline
+from seedbed.lm.batches import Text, batches, passes, steps_of
 from seedbed.lm.load import LM
 from seedbed.lm.prompts import SoftPrompt
 from seedbed.progress import bar
 from seedbed.types import seed_for
-
-TOKENS_A_BATCH = 8192
-"""Of padded text in one batch when only the loss is wanted."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """One text as token ids: `given` conditions and has no loss; `target` has, and ends with end-of-text."""
-
-    given: tuple[int, ...]
-    target: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.given) + len(self.target)
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,7 @@ def encode(lm: LM, split: tuple[str, str]) -> Text:
 
 
 def nll(lm: LM, soft: torch.Tensor | None, texts: Sequence[Text]) -> torch.Tensor:
-    """(B,) summed negative log-likelihood in nats of each text's target. soft: (B, t, d), or None: begin-of-text stands in its place."""
+    """(B,) summed negative log-likelihood in nats of each text's target. soft: (B, t, d), or (1, t, d) for all; None: begin-of-text stands there."""
     width = max(len(x) for x in texts)
     ids = torch.full((len(texts), width), lm.eos, dtype=torch.long)
     scored = torch.zeros(len(texts), width, dtype=torch.bool)
@@ -66,42 +52,26 @@ def nll(lm: LM, soft: torch.Tensor | None, texts: Sequence[Text]) -> torch.Tenso
         scored[i, len(x.given) : len(x)] = True
     ids, scored = ids.to(lm.device), scored.to(lm.device)
     if soft is None:
-        soft = lm.vectors(torch.full((len(texts), 1), lm.bos, device=lm.device))
-    dtype = lm.vectors(ids[:1, :1]).dtype
-    inputs = torch.cat([soft.to(dtype), lm.vectors(ids[:, :-1])], dim=1)
+        soft = lm.vectors(torch.full((1, 1), lm.bos, device=lm.device))
     # Padding stands on the right and attention is causal: no mask is needed for what is scored.
-    logits = lm.model(inputs_embeds=inputs, use_cache=False, logits_to_keep=width).logits
-    losses = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape)
-    return (losses * scored).sum(dim=1)
+    return lm.states.losses(soft.to(lm.model.dtype), lm.vectors(ids[:, :-1]), ids, scored).sum(dim=1)
+
+
+def _soft(net: SoftPrompt, z: torch.Tensor, dropout: torch.Generator | None = None) -> torch.Tensor:
+    """(B, t, d), or (1, t, d) where the context is ignored."""
+    return net(z[:1] if net.form == "nsp" else z, dropout)  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()
 def mean_nll(lm: LM, net: SoftPrompt | None, z: torch.Tensor | None, texts: Sequence[Text]) -> float:
     """Nats a token over all targets. net None: no prompt. z: (n, e), one context a text."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    total, tokens, start = 0.0, 0, 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and len(texts[order[stop]]) * (stop + 1 - start) <= TOKENS_A_BATCH:
-            stop += 1
-        picked = order[start:stop]
-        soft = net(z[picked].to(lm.device)) if net is not None and z is not None else None
+    total, tokens = 0.0, 0
+    for picked in passes(texts, range(len(texts)), net.t if net is not None else 1, lm.states.room):
+        soft = _soft(net, z[picked].to(lm.device)) if net is not None and z is not None else None
         batch = [texts[i] for i in picked]
         total += float(nll(lm, soft, batch).double().sum())
         tokens += sum(len(x.target) for x in batch)
-        start = stop
     return total / tokens
-
-
-def batches(texts: Sequence[Sized], size: int, seed: int) -> list[list[int]]:
-    """One epoch: every text once, in batches of like length (pools of 8 batches sorted by length), in random order."""
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(texts)).tolist()
-    found = []
-    for start in range(0, len(order), 8 * size):
-        pool = sorted(order[start : start + 8 * size], key=lambda i: len(texts[i]))
-        found += [pool[i : i + size] for i in range(0, len(pool), size)]
-    return [found[i] for i in rng.permutation(len(found))]
 
 
 @dataclass
@@ -139,25 +109,22 @@ def fit(
     peaks = [group["lr"] for group in optimiser.param_groups]
     best = {name: value.detach().clone() for name, value in net.state_dict().items()}
     state = _restore(checkpoint, net, optimiser, best) if checkpoint.exists() else _State()
-    epoch_steps = math.ceil(len(texts) / how.batch)
+    epoch_steps = steps_of(len(texts), how.batch)
     every = max(epoch_steps, 20)
     last = epoch_steps * how.epochs
     with bar(f"fit {net.form}", last) as update:
-        for picked in _stream(texts, how, seed, state.step, last):
+        for picked in _stream(texts, how, net.t, seed, state.step, last):
             if state.waited >= how.patience:
                 break
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * min(1.0, (state.step + 1) / how.warmup)
-            batch = [texts[i] for i in picked]
+            count = sum(len(texts[i].target) for i in picked)
             dropout = torch.Generator().manual_seed(seed_for(seed, "dropout", state.step))
-            soft = net(z[picked].to(lm.device), dropout)
-            loss = nll(lm, soft, batch).sum()
-            count = sum(len(x.target) for x in batch)
-            (loss / count).backward()  # type: ignore[no-untyped-call]
+            state.losses += _gradients(lm, net, texts, z, picked, count, dropout)
             torch.nn.utils.clip_grad_norm_(net.parameters(), how.clip)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            state.losses, state.tokens, state.step = state.losses + float(loss.detach()), state.tokens + count, state.step + 1
+            state.tokens, state.step = state.tokens + count, state.step + 1
             if not math.isfinite(state.losses):
                 raise ModelError(
                     f"fit {net.form}: the loss is not finite at step {state.step}. Lower generator.prompt_lr (now {how.prompt_lr}) or network_lr."
@@ -188,18 +155,24 @@ def _note(state: _State, best: dict[str, torch.Tensor], net: SoftPrompt, dev: fl
         state.waited += 1
 
 
-def _stream(texts: Sequence[Text], how: Fitting, seed: int, start: int, last: int) -> Iterator[list[int]]:
+def _gradients(lm: LM, net: SoftPrompt, texts: Sequence[Text], z: torch.Tensor, picked: list[int], count: int, dropout: torch.Generator) -> float:
+    """Adds to theta's gradients those of one batch's loss over its `count` targets, in as many passes as memory asks; returns the summed loss."""
+    total = 0.0
+    for part in passes(texts, picked, net.t, lm.states.room):
+        loss = nll(lm, _soft(net, z[part].to(lm.device), dropout), [texts[i] for i in part]).sum()
+        (loss / count).backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total
+
+
+def _stream(texts: Sequence[Text], how: Fitting, prompt: int, seed: int, start: int, last: int) -> Iterator[list[int]]:
     """The batch of step `start`, the next, ...; a function of the step alone."""
-    step, epoch_steps = start, math.ceil(len(texts) / how.batch)
+    step, epoch_steps = start, steps_of(len(texts), how.batch)
     while step < last:
         epoch, offset = divmod(step, epoch_steps)
-        for picked in _epoch(texts, how.batch, seed, epoch)[offset:]:
+        for picked in batches(texts, how.batch, seed_for(seed, "epoch", epoch), prompt)[offset:]:
             yield picked
             step += 1
-
-
-def _epoch(texts: Sequence[Text], size: int, seed: int, epoch: int) -> list[list[int]]:
-    return batches(texts, size, seed_for(seed, "epoch", epoch))
 
 
 def _save(path: Path, net: SoftPrompt, optimiser: torch.optim.Optimizer, best: dict[str, torch.Tensor], state: _State) -> None:

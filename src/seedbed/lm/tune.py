@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from seedbed.errors import ModelError
+from seedbed.lm.batches import batches
 from seedbed.lm.classify import Learned, Learner, Lesson, known_targets
-from seedbed.lm.train import batches
 from seedbed.progress import bar
 from seedbed.types import Example, seed_for
 
