@@ -1,0 +1,7 @@
+"""Soft-prompt training on 135 M against PEFT's P-tuning as documented (HF Trainer, fp32, random batches of 16), in real tokens a second."""
+
+from common import quick
+from training import claim
+
+if __name__ == "__main__":
+    claim("soft-prompt training, 135 M, PEFT", "135m", expert=False, goal=4.0, rounds=3 if quick() else 7)
