@@ -136,6 +136,16 @@ def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Te
     return out
 
 
+def _gate(g: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return silu(g).mul_(u)
+
+
+def _gate_slopes(slope: torch.Tensor, g: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of g and of u; `slope` is used up."""
+    to_u = silu(g).mul_(slope)
+    return torch.ops.aten.silu_backward(slope.mul_(u), g), to_u
+
+
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -222,15 +232,14 @@ class _Rest(torch.autograd.Function):
         normed, scale = _norm(middle, norm, eps)
         g, u = linear(normed, gate), linear(normed, up)
         ctx.save_for_backward(middle, out, norm, scale, g, u, gate, up, down)
-        return torch.addmm(middle, silu(g).mul_(u), down.mT).view(x.shape)
+        return torch.addmm(middle, _gate(g, u), down.mT).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         middle, out, norm, scale, g, u, gate, up, down = ctx.saved_tensors
         b, length, _ = slopes[0].shape
         slope = slopes[0].flatten(0, 1)
-        inner = slope @ down
-        to_normed = (inner * silu(g)) @ up
-        to_normed.addmm_(torch.ops.aten.silu_backward(inner.mul_(u), g), gate)
+        to_g, to_u = _gate_slopes(slope @ down, g, u)
+        to_normed = (to_u @ up).addmm_(to_g, gate)
         total = _norm_slope(to_normed, middle, scale, norm).add_(slope).to(middle.dtype)
         return total.view(b, length, -1), (total @ out).view(b, length, -1), *[None] * 6
