@@ -84,7 +84,7 @@ def test_agreement_keeps_exactly_the_first_choices() -> None:
     rng, names = random.Random(5), ("music", "weather")
     candidates = []
     for i in range(200):
-        p = rng.choice([rng.random(), 0.5])
+        p = rng.choice([rng.random(), 0.5, 0.7, 1.0])
         candidates.append(
             Candidate(f"c{i}", i, "t", {"text": "t", "label": rng.choice(names)}, True, annotations={"classifier": {"music": p, "weather": 1 - p}})
         )
@@ -130,6 +130,8 @@ def test_soft_labels_are_learned_as_distributions(tuned: Encoder) -> None:
         learned = student.learn(TASK, rows, [], 0)
         assert learned.labels == ("food", "travel")
         assert learned.probabilities(rows)[:, 0] == pytest.approx([0.75, 0.1], abs=0.1)
+        whole = [replace(rows[0], target_probs={"food": 0.75, "travel": 0.25}), rows[1]]
+        assert (student.learn(TASK, whole, [], 0).probabilities(rows) == learned.probabilities(rows)).all(), "a distribution need not sum to 1"
 
 
 def test_a_distribution_that_is_none_is_refused() -> None:
