@@ -46,11 +46,11 @@ def batches(texts: Sequence[Sized], size: int, seed: int, prompt: int | None = N
 
 
 def _shares(pool: list[int], costs: list[int], parts: int) -> list[list[int]]:
-    """`pool` cut into `parts` runs of about equal cost, none empty."""
+    """`pool` cut into `parts` runs of about equal cost, none empty. costs: ascending."""
     sums, cuts = np.array(list(accumulate(costs))), [0]
     for part in range(1, parts):
         cut = int(np.searchsorted(sums, sums[-1] * part / parts, side="right"))
-        cuts.append(min(max(cut, cuts[-1] + 1), len(pool) - (parts - part)))
+        cuts.append(min(cut, len(pool) - (parts - part)))  # costs ascend: where one item spans two cuts, this bound holds them apart
     return [pool[a:b] for a, b in zip(cuts, [*cuts[1:], len(pool)], strict=True)]
 
 
