@@ -21,14 +21,14 @@ OWN = ["The cat", "A dog", "My aunt", "Two men", "The town", "This book", "The r
 
 def main() -> None:
     small = quick()
-    n, slots, rounds = (48, 48, 2) if small else (512, 96, 5)
-    rooms = lengths(n, 96 if small else 256)
+    n, slots, rounds = (24, 32, 2) if small else (512, 96, 5)
+    rooms = lengths(n, 64 if small else 256)
     lm = seedling(context=1024)
     shots = [lm.bos, *lm.encode(SHOT * 40)][:500]
     prompts = [[*shots, *lm.encode(OWN[i % len(OWN)])[:2]] for i in range(n)]
     session = LocalSession(lm, None, slots, 768)
     _ = session._shapes
-    size = 48 if small else best_batch({"fp32": lm}, prompts, rooms, SAMPLED, (32, 64, 128))[1]
+    size = 24 if small else best_batch({"fp32": lm}, prompts, rooms, SAMPLED, (32, 64, 128))[1]
     greedy = same_tokens(lm, prompts, by_local(session, prompts, rooms, GREEDY), by_generate(lm, prompts, rooms, GREEDY, size))
 
     def check(ours: Any, theirs: Any) -> str:
