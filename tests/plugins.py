@@ -33,9 +33,16 @@ class TextOnly:
 
 @dataclass(frozen=True)
 class Raises:
-    """A filter, a metric and an annotator that fail."""
+    """Every part of a run, failing."""
 
     scope: ClassVar[str] = "row"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    can: ClassVar[frozenset[str]] = frozenset({"text", "soft"})
+
+    def fit(self, *what: object) -> None:
+        raise ZeroDivisionError("by a user")
+
+    load = open = learn = fit
 
     def judge(self, candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
         raise ZeroDivisionError("by a user")

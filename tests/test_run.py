@@ -262,6 +262,12 @@ def test_a_broken_plugin_is_named(role: str, kind: str, tmp_path: Path) -> None:
         run(recipes.build(TOY | {role: [{"kind": f"tests/plugins.py:{kind}"}]}, ROOT), tmp_path)
 
 
+@pytest.mark.parametrize("role", ["generator", "engine", "student"])
+def test_a_broken_plugin_of_another_role_is_named(role: str, tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match=rf"\[{role}\] kind = 'tests/plugins.py:Raises' failed: ZeroDivisionError: by a user"):
+        run(recipes.build(TOY | {role: {"kind": "tests/plugins.py:Raises"}}, ROOT), tmp_path)
+
+
 @pytest.fixture(scope="module")
 def agreeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("agreeing")

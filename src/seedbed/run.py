@@ -106,7 +106,7 @@ def _steps(store: Store, recipe: Recipe, timer: _Timer, replace: bool, limits: L
     short = timer.time("teacher", lambda: _fit(store, names["teacher"], recipe, sample, deadline.share(FIT_SHARE)))
     names = step_names(recipe, sample, short)
     fitted = store.path(names["teacher"])
-    teacher: Teacher = recipe.generator.settings.load(fitted, sample.task, recipe.model.name)
+    teacher: Teacher = _own("generator", recipe.generator, lambda: recipe.generator.settings.load(fitted, sample.task, recipe.model.name))
     allowance = Allowance(recipe.generate.max_tokens, limits.tokens, deadline.share(GENERATE_SHARE))
     made = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher, allowance))
     cut = limits.cut(made.rows, recipe.generate.count, short)
@@ -208,12 +208,18 @@ def _same_data(store: Store, name: str, replace: bool) -> None:
         )
 
 
+def _own(role: str, component: Component, work: Callable[[], Any]) -> Any:
+    """work(), whose errors name the part where it is the user's own; those of a part that ships keep their traceback."""
+    return guarded(f"[{role}] kind = {component.kind!r}", work) if ":" in component.kind else work()
+
+
 def _fit(store: Store, name: str, recipe: Recipe, sample: Sample, deadline: Deadline) -> Mapping[str, Any]:
     """Fits the teacher; nothing when it is whole. Else where the deadline cut it, and then the teacher so far is a step of its own."""
     if store.path(name).exists():
         return {}
     folder = store.reopen(name)
-    short: Mapping[str, Any] = recipe.generator.settings.fit(sample, recipe.model.name, seed_for(recipe.seed, "teacher"), folder, deadline)
+    settings, seed = recipe.generator.settings, seed_for(recipe.seed, "teacher")
+    short: Mapping[str, Any] = _own("generator", recipe.generator, lambda: settings.fit(sample, recipe.model.name, seed, folder, deadline))
     if not short:
         store.close(name)
         return {}
@@ -231,10 +237,10 @@ def _generate(store: Store, name: str, recipe: Recipe, sample: Sample, teacher: 
     count, whole = recipe.generate.count, store.path(name)
     if (whole / "engine.json").exists() and rows_done(whole) >= count:
         return _Made(whole, count, [], json.loads((whole / "engine.json").read_text()))
-    session = recipe.engine.settings.open(teacher.model)
+    session = _own("engine", recipe.engine, lambda: recipe.engine.settings.open(teacher.model))
     folder, facts = store.reopen(name), dict(session.describe())
-    seed = seed_for(recipe.seed, "candidates")
-    rows, uncut = complete(folder, teacher, session, sample, count, seed, recipe.generate.sampling, allowance=allowance)
+    seed, how = seed_for(recipe.seed, "candidates"), recipe.generate.sampling
+    rows, uncut = _own("engine", recipe.engine, lambda: complete(folder, teacher, session, sample, count, seed, how, allowance=allowance))
     write_json(folder / "engine.json", facts)
     return _Made(store.close(name) if rows == count else folder, rows, uncut, facts)
 
@@ -307,7 +313,7 @@ def _score(out: Path, recipe: Recipe, sample: Sample, kept: Sequence[Candidate],
 
         def unit(name: str, make: Callable[[], Any]) -> Any:
             if name not in known:
-                known[name] = make()
+                known[name] = _own("student", recipe.student, make)
                 journal.add({"name": name, "value": known[name]})
             return known[name]
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from seedbed.limits import NEVER
 from seedbed.task import Task
 from seedbed.types import (
     Annotations,
@@ -134,7 +135,7 @@ def check_generator(component: Generator, model: str = "seedling") -> None:
     sample = tiny_sample()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        component.fit(sample, model, 0, folder)
+        component.fit(sample, model, 0, folder, NEVER)
         teacher, again = component.load(folder, sample.task, model), component.load(folder, sample.task, model)
         rows = list(teacher.rows(sample, 30, 0))
         assert [r.index for r in rows] == list(range(30)), "rows are numbered from 0"
