@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench format clean
+.PHONY: install demo test check docs bench format clean
 
 install: .venv/ready
 
@@ -24,6 +24,14 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/reference.py --check
+	$(BIN)/mkdocs build --quiet --strict
+
+# The reference is written from the code first.
+docs: .venv/ready
+	$(BIN)/python docs/reference.py
+	$(BIN)/mkdocs build --quiet --strict
+	@echo "The documentation: site/index.html"
 
 .venv-bench/ready: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench
@@ -41,4 +49,4 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-bench runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-bench runs site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

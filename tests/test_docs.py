@@ -1,75 +1,100 @@
-"""The README's commands and code are run, on a small budget where they would take minutes."""
+"""README, CONTRIBUTING and docs/: every block is run, on a small budget where it would take minutes; nothing that ships is left out."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
-import shlex
+import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import typer
+from pages import FENCE, HELPDESK, ROOT, Desk
 
 from seedbed.catalog import CATALOG
-from seedbed.testing import check_filter
+from seedbed.cli import app
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SETS = ("generator.epochs=2", "generate.count=80", "gain.seeds=1", "engine.cache=112", 'filter=[{kind="form"}]')
-SHORT = [part for text in SETS for part in ("--set", text)]
-"""Two epochs write no text that a classifier agrees with, so no filter asks for it."""
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
+DOCS = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a newcomer has it: the checkout's recipes and examples, and a file of one's own."""
-    folder = tmp_path_factory.mktemp("desk")
-    for name in ("recipes", "examples"):
-        shutil.copytree(ROOT / name, folder / name)
-    shutil.copy(ROOT / "examples/helpdesk.csv", folder / "tickets.csv")
-    return folder
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """Where all pages are played; the example's run stands there already."""
+    made = Desk(tmp_path_factory.mktemp("desk"))
+    made.play(f"```bash\n{HELPDESK}\n```\n")
+    for step in (made.folder / "runs/helpdesk").glob("teacher-*"):  # the README's run in Python has the same one and need not fit it again
+        shutil.copytree(step, made.folder / "runs/short" / step.name)
+    return made
 
 
-def test_every_command_of_the_readme_works(desk: Path) -> None:
-    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    commands = [line for line in lines if line.startswith("seedbed ")]
-    assert len(commands) >= 8
-    for command in ["seedbed run recipes/helpdesk.toml", *(c for c in commands if not c.startswith("seedbed run"))]:
-        words, _, target = command.partition(">")
-        args = [
-            sys.executable,
-            "-m",
-            "seedbed.cli",
-            *shlex.split(words)[1:],
-            *(SHORT if command.split()[1] in ("run", "estimate", "preview") else []),
-        ]
-        done = subprocess.run(args, capture_output=True, text=True, cwd=desk)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        if target:
-            (desk / target.strip()).write_text(done.stdout)
-    mine = subprocess.run([sys.executable, "-m", "seedbed.cli", "check", "tickets.toml"], capture_output=True, text=True, cwd=desk)
-    assert mine.returncode == 0, mine.stderr
-    makefile = (ROOT / "Makefile").read_text()
-    assert all(f"\n{line.split()[1]}:" in makefile for line in lines if line.startswith("make "))
+@pytest.mark.parametrize("name", PAGES)
+def test_every_block_of_a_page_works_and_prints_what_the_page_shows(desk: Desk, name: str) -> None:
+    for shown in desk.play((ROOT / name).read_text(encoding="utf-8")):
+        assert shown.loose or shown.same, f"{name} shows\n{shown.text}\nbut this was printed:\n{shown.got}"
 
 
-def test_the_python_of_the_readme_works(desk: Path) -> None:
-    code = next(block for block in blocks("python") if "load_recipe" in block)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=desk)
-    assert done.returncode == 0, done.stderr
-    assert "verbatim_rate" in done.stdout
+def test_blocks_are_of_a_kind_that_is_played() -> None:
+    """A fence that the pattern does not see, or of another language, would go untried."""
+    fences = re.findall(r"^```(\w+)$", DOCS, re.M)
+    assert len(fences) == len(FENCE.findall(DOCS))
+    assert set(fences) <= {"bash", "python", "toml", "text"}
 
 
-def test_the_plugin_of_the_readme_works() -> None:
-    code = next(block for block in blocks("python") if "TooPolite" in block)
-    space: dict[str, object] = {}
-    exec(compile(code, "too_polite.py", "exec"), space)
-    check_filter(space["TooPolite"]())  # type: ignore[operator]
+def test_the_plugins_of_the_docs_pass_their_checks() -> None:
+    """Each role has a whole file on the page, the check that belongs to it and a piece of recipe."""
+    page = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    for role in CATALOG:
+        assert f"from seedbed.testing import check_{role}\n" in page
+        assert re.search(rf"^\[+{role}\]+\nkind = \"\w+\.py:\w+\"$", page, re.M)
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    page = runpy.run_path(str(ROOT / "docs/reference.py"))["page"]()
+    assert (ROOT / "docs/reference.md").read_text(encoding="utf-8") == page, "write it again: python docs/reference.py"
+
+
+@pytest.mark.parametrize("name", [kind for kinds in CATALOG.values() for kind in kinds])
+def test_every_component_is_in_the_docs(name: str) -> None:
+    assert f'`kind = "{name}"`' in DOCS
+
+
+def test_every_verb_and_flag_is_in_the_docs() -> None:
+    files = (ROOT / "docs/files.md").read_text(encoding="utf-8")
+    for verb, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert f"`seedbed {verb}" in files
+        assert not [o for param in command.params for o in param.opts if o.startswith("-") and f"`{o}`" not in DOCS]
+
+
+def test_every_key_of_the_results_is_in_the_docs(desk: Desk) -> None:
+    page = (ROOT / "docs/files.md").read_text(encoding="utf-8")
+    run = desk.folder / "runs/helpdesk"
+    scores, manifest = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("scores.json", "manifest.json"))
+    keys = {*scores, *scores["measures"][0], *scores["gain"], *scores["gain"]["arms"]["real"], *scores["counts"], *manifest}
+    assert not [key for key in sorted(keys) if not re.search(rf"\b{key}\b", page)]
+    for path in run.iterdir():
+        assert path.name.startswith(".") or f"`{re.sub(r'-[0-9a-f]{6}$', '-*', path.name)}" in page
+
+
+def test_every_measure_is_in_the_docs(desk: Desk) -> None:
+    scores = json.loads((desk.folder / "runs/helpdesk/scores.json").read_text(encoding="utf-8"))
+    assert not [m["name"] for m in scores["measures"] if not re.search(rf"\b{m['name']}\b", DOCS)]
+
+
+def test_the_site_builds_without_a_warning_and_without_the_network(tmp_path: Path) -> None:
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed: pip install 'seedbed[docs]'")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True))
+    for page in tmp_path.rglob("*.html"):
+        assert not re.findall(r"""(?:src=|<link[^>]*href=)["'](?:https?:)?//""", page.read_text(encoding="utf-8")), page.name
+    for sheet in tmp_path.rglob("*.css"):
+        assert not re.findall(r"""url\(["']?(?:https?:)?//""", sheet.read_text(encoding="utf-8")), sheet.name
 
 
 def test_the_map_of_the_house_is_true() -> None:
