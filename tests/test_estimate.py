@@ -102,7 +102,7 @@ def test_a_power_law_is_found_again() -> None:
 
 
 def test_finished_steps_cost_nothing_and_the_rest_is_estimated(tmp_path: Path) -> None:
-    raw = TOY | {"metric": [], "student": {"kind": "linear", "features": "tfidf"}}
+    raw = TOY | {"metric": []}
     done = run(recipes.build(raw, ROOT), tmp_path)
     before = _snapshot(done.folder)
     found = estimate(recipes.build(raw, ROOT), tmp_path)
@@ -138,7 +138,6 @@ def test_annotators_are_a_step_of_both(tmp_path: Path) -> None:
     parts = {
         "annotator": [{"kind": "classifier"}],
         "filter": [{"kind": "agreement"}],
-        "student": {"kind": "linear", "features": "tfidf"},
     }
     recipe = recipes.build(TOY | parts | {"metric": []}, ROOT)
     assert estimate(recipe, tmp_path).steps["annotations"].seconds > 0
@@ -184,8 +183,6 @@ def test_the_verbs_print_one_json_object_last(tmp_path: Path) -> None:
         "sample.rows=150",
         "--set",
         "generate.count=20",
-        "--set",
-        "student.features=tfidf",
         "--set",
         "gain.seeds=1",
     ]

