@@ -49,7 +49,7 @@ with tempfile.TemporaryDirectory() as out:
     epochs = {form: row["log"][-1]["epoch"] for form, row in forms.items() if "log" in row}
     counts = done.scores["counts"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps(seconds | {"memory": peak, "disk": disk, "epochs": epochs, "kept": [counts["kept"], counts["candidates"]]}))
+    print(json.dumps(seconds | {"memory": peak, "disk": disk, "epochs": epochs, "of": [counts["kept"], counts["candidates"]]}))
 """
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     total, took = (sum(found[step] for step in steps) for found in (guess, real))
     print(f"| {name} | **together** | {total:.1f} | {took:.1f} | {100 * (total / took - 1):+.0f} % |")
     print(f"{name}: the estimate took {guess['itself']:.1f} s; memory {guess['memory'] / 1e9:.2f} of {real['memory'] / 1e9:.2f} GB; disk")
-    print(f"{guess['disk'] / 1e6:.1f} of {real['disk'] / 1e6:.1f} MB; epochs {real['epochs']}; kept {real['kept']}; load {os.getloadavg()[0]:.1f}")
+    print(f"{guess['disk'] / 1e6:.1f} of {real['disk'] / 1e6:.1f} MB; epochs {real['epochs']}; kept {real['of']}; load {os.getloadavg()[0]:.1f}")
 
 
 def _answer(code: str, recipe: str, sets: list[str], processor: list[str]) -> dict[str, Any]:
