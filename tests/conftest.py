@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+
+CACHE = tempfile.mkdtemp(prefix="seedbed-tests-")
+os.environ["XDG_CACHE_HOME"] = CACHE  # vectors that the tests keep are not the user's; commands that the tests start share them
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 ROOT = Path(__file__).resolve().parent.parent
 

