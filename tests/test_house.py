@@ -35,6 +35,31 @@ def test_nothing_heavy_is_imported(code: str) -> None:
     assert found == "[]"
 
 
+def test_import_and_help_load_few_modules() -> None:
+    """Time to start is modules to load: today 30 beyond the interpreter's own for `import seedbed`, 281 for `seedbed --help` (0.2 s of CPU)."""
+    for code, most in (("import seedbed", 50), ("from seedbed.cli import app\ntry: app(['--help'])\nexcept SystemExit: pass", 400)):
+        script = f"import sys; before = len(sys.modules)\n{code}\nprint(len(sys.modules) - before)"
+        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()[-1]
+        assert int(found) <= most, code
+
+
+TRAINING = """
+import sys, pathlib
+from seedbed.generators.soft import Soft
+from seedbed.task import Task
+from seedbed.types import Example, Sample
+rows = tuple(Example(str(i), {"text": f"play song {i}", "label": "music"}) for i in range(4))
+sample = Sample(Task("classification", ("text",), "label", ("music",)), rows[:3], rows[3:], ())
+Soft(prompt="nsp", tokens=2, epochs=1).fit(sample, "seedling", 0, pathlib.Path(sys.argv[1]))
+print([m for m in ("trl", "sentence_transformers", "pandas", "datasets", "sklearn", "peft") if m in sys.modules])
+"""
+
+
+def test_training_loads_no_library_that_it_does_not_need(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", TRAINING, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("verb", [["--help"], ["list"], ["explain", "soft"], ["check", "recipes/helpdesk.toml"]])
 def test_light_verbs_load_no_torch(verb: list[str]) -> None:
     script = (

@@ -61,47 +61,67 @@ def complete(
     allowance = allowance or Allowance(sampling.max_tokens)
     path = folder / "journal.jsonl"
     with closing(Journal(path)) as journal, bar("generate", count) as update:
-        rows = {row.index: row for row in teacher.rows(sample, count, seed) if row.index >= done}
-        for record in journal.records:
-            if record["index"] in rows:
-                row = rows[record["index"]]
-                rows[row.index] = replace(row, turns=(*row.turns, Completion(**record["completion"])))
-        waiting = deque(rows)
-        finished: dict[int, Row] = {}
+        work = _Work(teacher, (row for row in teacher.rows(sample, count, seed) if row.index >= done), journal.records, allowance)
         cut, tokens = _Cutter(folder, teacher, done, part_rows), 0
-        while waiting:
+        while True:
             started = allowance.started
-            for index, completion in session.complete(_stream(rows, waiting, finished, teacher, allowance), sampling):
+            for index, completion in session.complete(work.prompts(), sampling):
                 allowance.end(completion.tokens)
-                journal.add({"index": index, "completion": asdict(completion)})
-                rows[index] = replace(rows[index], turns=(*rows[index].turns, completion))
-                waiting.appendleft(index)  # its next turn, or the finding that there is none
-                cut.full_parts(finished)
+                journal.write({"index": index, "completion": asdict(completion)})
+                work.answer(index, completion)
+                cut.full_parts(work.finished)
                 tokens += completion.tokens
-                update(done + len(finished), f"{tokens:,} tokens")
-            if waiting and allowance.started == started:  # nothing is under way, and nothing more may start
-                cut.full_parts(finished)
-                return cut.uncut(finished)
-        cut.full_parts(finished)
-        cut.rest(finished, count)
+                update(cut.next + len(work.finished), f"{tokens:,} tokens")
+            if not work.waiting:
+                break
+            if allowance.started == started:  # nothing is under way, and nothing more may start
+                cut.full_parts(work.finished)
+                return cut.uncut(work.finished)
+        cut.full_parts(work.finished)
+        cut.rest(work.finished, count)
     path.unlink()
     return count, []
 
 
-def _stream(
-    rows: dict[int, Row], waiting: deque[int], finished: dict[int, Row], teacher: Teacher, allowance: Allowance
-) -> Iterator[tuple[int, Prompt]]:
-    """The next prompt of each waiting row, as long as the allowance lets one start; a row that has none is finished."""
-    while waiting:
-        index = waiting.popleft()
-        prompt = teacher.prompt(rows[index])
-        if prompt is None:
-            finished[index] = rows[index]
-        elif allowance.start():
-            yield index, prompt
-        else:
-            waiting.appendleft(index)
-            return
+class _Work:
+    """The rows under way. Rows not begun are not made yet, and those in a part are forgotten: memory does not grow with their number."""
+
+    def __init__(self, teacher: Teacher, fresh: Iterator[Row], records: list[Any], allowance: Allowance) -> None:
+        """fresh: the rows to make, in order. records: completions of an earlier call, taken out of the list."""
+        self.teacher, self.fresh, self.allowance = teacher, fresh, allowance
+        self.earlier: dict[int, list[Completion]] = {}
+        for record in records:
+            self.earlier.setdefault(record["index"], []).append(Completion(**record["completion"]))
+        records.clear()
+        self.rows: dict[int, Row] = {}
+        self.waiting: deque[int] = deque()
+        self.finished: dict[int, Row] = {}
+
+    def prompts(self) -> Iterator[tuple[int, Prompt]]:
+        """The next prompt of each waiting row, then of each fresh one, while the allowance lets one start; a row that has none is finished."""
+        while self.waiting or self._begin():
+            index = self.waiting.popleft()
+            prompt = self.teacher.prompt(self.rows[index])
+            if prompt is None:
+                self.finished[index] = self.rows.pop(index)
+            elif self.allowance.start():
+                yield index, prompt
+            else:
+                self.waiting.appendleft(index)
+                return
+
+    def answer(self, index: int, completion: Completion) -> None:
+        """The row waits again: for its next turn, or the finding that there is none."""
+        self.rows[index] = replace(self.rows[index], turns=(*self.rows[index].turns, completion))
+        self.waiting.appendleft(index)
+
+    def _begin(self) -> bool:
+        row = next(self.fresh, None)
+        if row is None:
+            return False
+        self.rows[row.index] = replace(row, turns=(*row.turns, *self.earlier.pop(row.index, ())))
+        self.waiting.append(row.index)
+        return True
 
 
 class _Cutter:
@@ -112,7 +132,7 @@ class _Cutter:
         self.parts = len(list(folder.glob("part-*.parquet")))
 
     def full_parts(self, finished: dict[int, Row]) -> None:
-        while all(i in finished for i in range(self.next, self.next + self.part_rows)):
+        while len(finished) >= self.part_rows and all(i in finished for i in range(self.next, self.next + self.part_rows)):
             self._cut(finished, self.next + self.part_rows)
 
     def rest(self, finished: dict[int, Row], count: int) -> None:
@@ -126,7 +146,7 @@ class _Cutter:
 
     def _cut(self, finished: dict[int, Row], stop: int) -> None:
         records: list[dict[str, Any]] = [
-            {"index": i, "candidates": [asdict(c) for c in self.teacher.read(finished[i])]} for i in range(self.next, stop)
+            {"index": i, "candidates": [asdict(c) for c in self.teacher.read(finished.pop(i))]} for i in range(self.next, stop)
         ]
         write_part(self.folder / f"part-{self.parts:05d}.parquet", records)
         self.next, self.parts = stop, self.parts + 1

@@ -64,7 +64,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """JSON lines, whole or not at all."""
-    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    partial.replace(path)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -98,11 +101,15 @@ class Journal:
         self._file = path.open("ab")
 
     def add(self, record: Any) -> None:
-        """Accepts one record: after this returns, a killed process does not lose it."""
+        """Accepts one record, here and in `records`."""
+        self.write(record)
+        self.records.append(record)
+
+    def write(self, record: Any) -> None:
+        """Accepts one record and forgets it: after this returns, a killed process does not lose it."""
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
         self._file.write(b"%08x %s\n" % (zlib.crc32(text), text))
         self._file.flush()
-        self.records.append(record)
 
     def close(self) -> None:
         """Flushes to the disk itself, so that a power cut after this loses nothing either."""

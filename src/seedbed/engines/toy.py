@@ -22,6 +22,8 @@ from seedbed.types import Completion, ModelRef, Prompt, Sampling
 
 END = "\x03"
 """The chain's end-of-text; cannot occur in a rendered text."""
+CHAINS = 512
+"""Chains kept, the newest: prompts with examples drawn for each row would never stop adding some."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class ToySession:
         else:
             key, texts = prompt.text, prompt.text.split(prompt.stop) if prompt.stop else [prompt.text]
         if key not in self._chains:
+            if len(self._chains) >= CHAINS:
+                del self._chains[next(iter(self._chains))]
             self._chains[key] = _count([t.strip("\n") for t in texts if t.strip()], self.order)
         return self._chains[key]
 
