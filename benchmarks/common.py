@@ -47,15 +47,18 @@ def race(
     """
     print(f"{name}: equal: {check(ours(), peer())}", flush=True)
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    cpu: dict[str, list[float]] = {"ours": [], "peer": []}  # of all threads: what a busy machine disturbs less
     for done in range(rounds):
         for side, work in (("ours", ours), ("peer", peer)):
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             result = work()
             seconds[side].append((time.perf_counter() - start) / units(result))
+            cpu[side].append((time.process_time() - used) / units(result))
         print(f"round {done + 1}: ours {seconds['ours'][-1]:.4g} s, peer {seconds['peer'][-1]:.4g} s", flush=True)
     ratio, low, high = interval([b / a for a, b in zip(seconds["ours"], seconds["peer"], strict=True)])
     medians = {f"{side}_seconds": statistics.median(values) for side, values in seconds.items()}
     spread = {f"{side}_range": [min(values), max(values)] for side, values in seconds.items()}
+    facts["cpu_ratio"] = interval([b / a for a, b in zip(cpu["ours"], cpu["peer"], strict=True)])[0]
     report(name, ratio, goal, rounds, low, high, **medians, **spread, **facts)
 
 

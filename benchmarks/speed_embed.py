@@ -27,7 +27,7 @@ def messages() -> list[str]:
 
 def peer() -> Any:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     reader = Transformer(str(minilm_folder()), max_seq_length=256)
     return SentenceTransformer(modules=[reader, Pooling(reader.get_embedding_dimension()), Normalize()], device="cpu")
