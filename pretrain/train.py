@@ -150,11 +150,11 @@ def save(folder: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Opt
 
 
 def restore(folder: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer]) -> dict[str, Any]:
-    """Weights, and the optimisers' state where the folder has it (a released model does not); returns the counters."""
+    """Weights, and the optimisers' state where the folder has it; returns the counters. A released model has none: its rates begin anew."""
     model.load_state_dict(LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
     found: dict[str, Any] = json.loads((folder / "state.json").read_text())
     if not (folder / "optimisers.safetensors").exists():
-        return found
+        return found | {"begun": found["step"]}
     states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimisers]
     for name, tensor in load_file(folder / "optimisers.safetensors").items():
         i, key, field = name.split("/")
@@ -181,13 +181,9 @@ def train(args: argparse.Namespace) -> None:
     model = build(size, len(tokenizer), tokenizer.eos_token_id).to(device)
     optimisers = optimisers_for(model, args.muon_lr, args.adam_lr)
     peaks = [args.muon_lr, args.adam_lr]
-    state: dict[str, Any] = {"seed": args.seed, "size": asdict(size), "muon_lr": args.muon_lr, "adam_lr": args.adam_lr}
-    step, seen = 0, 0
-    if args.resume:
-        found = restore(args.resume, model, optimisers)
-        step, seen = int(found["step"]), int(found["tokens"])
-        state["calls"] = found.get("calls", [])  # what led to a released model, whose log is elsewhere
-    begun = 0 if args.resume and (args.resume / "optimisers.safetensors").exists() else step
+    found = restore(args.resume, model, optimisers) if args.resume else {"step": 0, "tokens": 0}
+    step, seen, begun = found["step"], found["tokens"], found.get("begun", 0)
+    state = {"seed": args.seed, "size": asdict(size), "muon_lr": args.muon_lr, "adam_lr": args.adam_lr, "calls": found.get("calls", [])}
     compiled = torch.compile(loss_of)
     with torch.autocast(device, dtype=torch.bfloat16):  # compile outside the budget
         compiled(model, batches[step].to(device), tokenizer.eos_token_id).backward()
