@@ -86,6 +86,18 @@ def test_bad_recipes_exit_2_and_failed_runs_1(finished: tuple[Path, subprocess.C
     assert seedbed("nonsense").returncode == 2
 
 
+def test_a_disk_that_takes_no_more_is_said(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    run = finished[0] / "runs/t"
+    for out in (finished[0], finished[0] / "r.toml" / "x", Path("/proc/x")):
+        done = seedbed("export", run, "--format", "jsonl", "--out", out)
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+        assert "Check the path, its permissions and the disk" in done.stderr
+    small = f"ulimit -f 1; exec {sys.executable} -m seedbed.cli export {run} --format jsonl --out {finished[0] / 'big.jsonl'}"
+    done = subprocess.run(["bash", "-c", small], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.startswith("File too large. Check")) == (1, True), done.stderr
+    assert not (finished[0] / "big.jsonl").exists()
+
+
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE.format(data=ROOT / "examples/helpdesk.csv"))
     args = [

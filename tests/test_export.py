@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from seedbed.generators.soft import Soft
 from seedbed.lm.decode import load_soft
 from seedbed.lm.load import load, locate
 from seedbed.run import run
+from seedbed.show import rows_of
 from seedbed.task import Task
 from seedbed.testing import tiny_sample
 from seedbed.types import Candidate, SoftRef
@@ -121,3 +123,25 @@ def test_what_cannot_be_exported_is_said(finished: Path, tmp_path: Path) -> None
         export(tmp_path, "jsonl")
     with pytest.raises(StoreError, match="no fitted teacher"):
         export(tmp_path, "peft")
+
+
+def test_damaged_runs_are_named(finished: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(finished, place)
+    for content in ("[]", "{", "\udcff"):
+        (place / "manifest.json").write_bytes(content.encode(errors="surrogateescape"))
+        for work in (lambda: export(place, "peft"), lambda: rows_of(place, "kept", 1)):
+            with pytest.raises(StoreError, match=r"manifest.json is .*damaged"):
+                work()
+    (place / "manifest.json").unlink()
+    next(place.glob("sample-*/sample.json")).unlink()
+    with pytest.raises(StoreError, match=r"sample.json is missing"):
+        rows_of(place, "sample", 1)
+    next(place.glob("dataset/data/*")).write_bytes(b"nonsense")
+    with pytest.raises(StoreError, match="dataset is damaged"):
+        export(place, "jsonl")
+    shutil.rmtree(place / "dataset")
+    shutil.copytree(finished / "dataset", place / "dataset")
+    (place / "recipe.toml").write_text("[[")
+    with pytest.raises(StoreError, match=r"recipe.toml is missing or damaged"):
+        export(place, "messages")

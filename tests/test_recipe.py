@@ -59,8 +59,9 @@ def test_every_problem_is_named_at_once() -> None:
 
 
 def test_a_missing_file_is_a_problem_of_the_recipe() -> None:
-    with pytest.raises(RecipeError, match="there is no such file"):
-        recipe.build(GOOD | {"sample": {"path": "examples/nothing.csv"}}, ROOT)
+    for path in ("examples/nothing.csv", "x" * 5000, "a\0b"):
+        with pytest.raises(RecipeError, match="there is no such file"):
+            recipe.build(GOOD | {"sample": {"path": path}}, ROOT)
 
 
 def test_sections_that_must_be_there() -> None:
@@ -94,13 +95,22 @@ def test_set_reaches_every_section() -> None:
     assert found.generator.kind == "soft", "setting one field keeps the default kind"
 
 
+def test_a_set_that_is_no_toml_is_a_plain_word() -> None:
+    for word in ("[" * 5000, "9" * 5000):
+        with pytest.raises(RecipeError, match="seed must be a whole number"):
+            recipe.build(GOOD, ROOT, [f"seed={word}"])
+
+
 @pytest.mark.parametrize("text", ["generator", "filter.9.kind=x", "filter.kind=x"])
 def test_a_set_that_cannot_be_applied_is_named(text: str) -> None:
     with pytest.raises(RecipeError, match="--set"):
         recipe.build(GOOD, ROOT, [text])
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"a = ", "is not TOML"), (b"\xff\xfe", "is not UTF-8")])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"a = ", "is not TOML"), (b"\xff\xfe", "is not UTF-8"), (b"a = " + b"[" * 5000, "is not TOML"), (b"a = " + b"9" * 5000, "is not TOML")],
+)
 def test_a_broken_file(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "r.toml").write_bytes(content)
     with pytest.raises(RecipeError, match=words):

@@ -38,6 +38,10 @@ def main() -> None:
     except SeedbedError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"{place}{error.strerror or error}. Check the path, its permissions and the disk; what is finished is kept.", file=sys.stderr)
+        sys.exit(1)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from seedbed.errors import ComponentError, StoreError
-from seedbed.store import write_json, write_lines
+from seedbed.store import read_json, write_json, write_lines
 from seedbed.task import Task
 
 Format = Literal["jsonl", "messages", "alpaca", "peft"]
@@ -42,19 +42,26 @@ def export(run: Path, form: Format, out: Path | None = None) -> Path:
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     files = sorted((run / "dataset" / "data").glob("*.parquet"))
     if not files:
         raise StoreError(f"{run} has no dataset. Give the folder of a finished run, for example runs/helpdesk.")
-    rows: list[dict[str, Any]] = [row for file in files for row in pq.read_table(file).to_pylist()]
+    try:
+        rows: list[dict[str, Any]] = [row for file in files for row in pq.read_table(file).to_pylist()]
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{run / 'dataset'} is damaged: {error}. Run the recipe again: finished steps are kept.") from error
     assert all(row["synthetic"] for row in rows), "a dataset holds synthetic rows only"
     return rows
 
 
 def _task(run: Path) -> Task:
-    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
-    return TypeAdapter(Task).validate_python(recipe["task"])
+    path = run / "recipe.toml"
+    try:
+        return TypeAdapter(Task).validate_python(tomllib.loads(path.read_text(encoding="utf-8"))["task"])
+    except (OSError, KeyError, ValueError) as error:
+        raise StoreError(f"{path} is missing or damaged: {error}. Run the recipe again with --replace: finished steps are kept.") from error
 
 
 def _shown(task: Task, row: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -84,23 +91,23 @@ def _alpaca(task: Task, row: Mapping[str, Any], labels: Sequence[str]) -> dict[s
 
 def _adapter(run: Path, out: Path) -> Path:
     """A folder that `peft.PeftModel.from_pretrained(base, folder)` loads; the base is the model that the prompt was fitted on."""
-    from safetensors.torch import save_file
-
-    from seedbed.lm.decode import average_prompt
-
     manifest = run / "manifest.json"
-    steps = json.loads(manifest.read_text()).get("steps", {}) if manifest.is_file() else {}
+    steps = read_json(manifest).get("steps", {}) if manifest.is_file() else {}
     if "teacher" not in steps:
         raise StoreError(f"{run} has no fitted teacher. Give the folder of a finished run, for example runs/helpdesk.")
     teacher = run / steps["teacher"]
     if not (teacher / "prompt.json").is_file():
         raise ComponentError(f"{run}: its teacher is no soft prompt, so there is no adapter to export. Allowed here: jsonl, messages, alpaca.")
+    from safetensors.torch import save_file
+
+    from seedbed.lm.decode import average_prompt
+
     prompt = average_prompt(teacher)  # (t, d)
     out.mkdir(parents=True, exist_ok=True)
     save_file({"prompt_embeddings": prompt.contiguous()}, out / "adapter_model.safetensors")
     config = {
         "peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "inference_mode": True, "prompt_tuning_init": "RANDOM",
-        "base_model_name_or_path": json.loads((teacher / "prompt.json").read_text())["model"],
+        "base_model_name_or_path": read_json(teacher / "prompt.json")["model"],
         "num_virtual_tokens": prompt.shape[0], "token_dim": prompt.shape[1], "num_transformer_submodules": 1,
     }  # fmt: skip
     write_json(out / "adapter_config.json", config)

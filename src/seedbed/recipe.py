@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -158,7 +159,7 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Recipe:
         raise RecipeError([f"{path}: is not UTF-8 text (byte {error.start}). A recipe is a TOML file."]) from error
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError([f"{path}: is not TOML: {error}"]) from error
     return build(raw, path.resolve().parent, sets)
 
@@ -214,7 +215,7 @@ def _apply(values: dict[str, Any], text: str) -> str:
         return f"--set {text!r} must be key=value, for example generator.tokens=32."
     try:
         value = tomllib.loads(f"v = {written}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = written
     *path, last = key.strip().split(".")
     place: Any = values
@@ -295,7 +296,7 @@ def _absent(spec: SampleSpec, base: Path) -> list[str]:
     problems = []
     for key in ("path", "fit", "dev", "test", "pool"):
         value = getattr(spec, key, None)
-        if value and not str(value).startswith("hub:") and not (base / str(value)).exists():
+        if value and not str(value).startswith("hub:") and not os.path.exists(base / str(value)):
             problems.append(f"[sample] {key} = {str(value)!r}: there is no such file (paths are relative to the recipe's folder).")
     return problems
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import inspect
-import json
 import locale
 import os
 import platform
@@ -18,7 +17,7 @@ from typing import Any
 from seedbed.candidates import rows_done
 from seedbed.catalog import CATALOG, find
 from seedbed.errors import ComponentError, StoreError, did_you_mean
-from seedbed.store import read_lines, read_parts
+from seedbed.store import read_json, read_lines, read_parts
 
 STEPS = ("sample", "teacher", "candidates", "annotations", "kept", "scores")
 
@@ -33,7 +32,7 @@ def state_of(folder: Path) -> dict[str, Any]:
             rows = f", {rows_done(path)} rows in parts" if step == "candidates" else ""
             steps[path.name] = ("in the making" if path.name.endswith(".partial") else "whole") + rows
     scores = folder / "scores.json"
-    return {"folder": str(folder), "steps": steps, "scores": _json(scores) if scores.is_file() else None}
+    return {"folder": str(folder), "steps": steps, "scores": read_json(scores) if scores.is_file() else None}
 
 
 def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
@@ -51,29 +50,20 @@ def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
         return [{"id": row["id"], "text": text} | row for row, text in zip(read_lines(place / "annotations.jsonl")[:n], texts, strict=False)]
     if step == "teacher":
         return [{"file": p.name, "bytes": p.stat().st_size} for p in sorted(place.iterdir())] + _forms(place)
-    found = json.loads((place / f"{step}.json").read_text())
-    return [found]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged: {error}. Run the recipe again: finished steps are kept.") from error
-    return found
+    return [read_json(place / f"{step}.json")]
 
 
 def _forms(place: Path) -> list[dict[str, Any]]:
     """One line for each form of a fitted soft prompt, the no-prompt loss first."""
     if not (place / "training.json").is_file():
         return []
-    training = json.loads((place / "training.json").read_text())
+    training = read_json(place / "training.json")
     return [{"form": form, **{k: v for k, v in row.items() if k != "log"}} for form, row in training["forms"].items()]
 
 
 def _place(folder: Path, step: str) -> Path:
     manifest = folder / "manifest.json"
-    named = _json(manifest).get("steps", {}).get(step) if manifest.is_file() else None
+    named = read_json(manifest).get("steps", {}).get(step) if manifest.is_file() else None
     found = (
         [p for p in (folder / named, folder / f"{named}.partial") if p.is_dir()][:1]
         if named

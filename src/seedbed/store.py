@@ -62,6 +62,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that `write_json` wrote. Raises StoreError when the file is missing or holds none."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is missing or damaged: {error}. Run the recipe again: finished steps are kept.") from error
+    if not isinstance(found, dict):
+        raise StoreError(f"{path} is damaged: it must hold a JSON object. Got {found!r:.80}. Run the recipe again: finished steps are kept.")
+    return found
+
+
 def write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """JSON lines, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
