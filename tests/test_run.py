@@ -262,6 +262,11 @@ def test_a_broken_plugin_is_named(role: str, kind: str, tmp_path: Path) -> None:
         run(recipes.build(TOY | {role: [{"kind": f"tests/plugins.py:{kind}"}]}, ROOT), tmp_path)
 
 
+def test_a_measure_that_is_no_number_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match=r"NoNumber': value of 'mine' must be a finite int or float, or None\. Got nan"):
+        run(recipes.build(TOY | {"metric": [{"kind": "tests/plugins.py:NoNumber"}]}, ROOT), tmp_path)
+
+
 @pytest.mark.parametrize("role", ["generator", "engine", "student"])
 def test_a_broken_plugin_of_another_role_is_named(role: str, tmp_path: Path) -> None:
     with pytest.raises(ComponentError, match=rf"\[{role}\] kind = 'tests/plugins.py:Raises' failed: ZeroDivisionError: by a user"):

@@ -32,7 +32,7 @@ class ModelSpec(BaseModel):
     """name: "seedling" (shipped), a folder, or a hub name. shape: sizes instead of weights; such a model can be estimated, not run."""
 
     model_config = FROZEN
-    name: str = "seedling"
+    name: Annotated[str, Field(min_length=1)] = "seedling"
     shape: Shape | None = None
 
 

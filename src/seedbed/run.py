@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shutil
 import time
@@ -258,7 +259,8 @@ def _no_row(store: Store, recipe: Recipe, counts: Mapping[str, Any], cut: Mappin
     reasons = ", ".join(f"{k} {n}" for k, n in counts["dropped"].items())
     return (
         f"no row was kept of {recipe.generate.count} candidates ({reasons}){said(cut)}. Read some: seedbed show {store.root} dropped. "
-        "Texts of the wrong form want more generator.epochs, or a stronger [model]."
+        "Texts of the wrong form want a longer fit (generator.epochs of a soft prompt), room for a whole row in generate.max_tokens, or a stronger "
+        "[model]; labels hold one line."
     )
 
 
@@ -328,6 +330,13 @@ def _measured(component: Component, sample: Sample, rows: Sequence[Example], see
     found = guarded(f"[metric] kind = {component.kind!r}", lambda: component.settings.measure(sample, rows, seed))
     if not isinstance(found, list) or not all(isinstance(m, Measure) for m in found):
         raise ComponentError(f"[metric] kind = {component.kind!r}: measure() must give a list of Measures. Got {found!r:.80}.")
+    for m in found:  # they end in JSON, which has no NaN, and in tables
+        for name in ("value", "low", "high", "real", "p"):
+            number = getattr(m, name)
+            if number is not None and not (isinstance(number, int | float) and math.isfinite(number)):
+                raise ComponentError(
+                    f"[metric] kind = {component.kind!r}: {name} of {m.name!r} must be a finite int or float, or None. Got {number!r:.80}."
+                )
     return found
 
 
