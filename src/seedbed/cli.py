@@ -80,6 +80,9 @@ def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer cop
     print(f"{recipe}: good. fit {len(sample.fit)}, dev {len(sample.dev)}, test {len(sample.test)} rows; {len(sample.task.labels)} labels.")
     if loaded.task.target and len(sample.test) < MIN_TEST:
         print(f"note: the gain will not be measured: it needs {MIN_TEST} test rows, got {len(sample.test)}. Raise sample.test_share, or add rows.")
+    few = min(len(sample.fit), len(sample.dev) + len(sample.test))
+    if few < MIN_TEST and any(m.kind == "mauve" for m in loaded.metrics):
+        print(f"note: MAUVE will not be measured: it needs {MIN_TEST} rows of fit, of dev + test together and kept; the fewest here are {few}.")
 
 
 @app.command()

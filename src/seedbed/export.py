@@ -47,7 +47,7 @@ def _rows(run: Path) -> list[dict[str, Any]]:
 
     files = sorted((run / "dataset" / "data").glob("*.parquet"))
     if not files:
-        raise StoreError(f"{run} has no dataset. Give the folder of a finished run, for example runs/helpdesk.")
+        raise StoreError(f"{run} has no dataset yet. Run its recipe to the end, or give the folder of a finished run.")
     try:
         rows: list[dict[str, Any]] = [row for file in files for row in pq.read_table(file).to_pylist()]
     except (pa.ArrowException, OSError) as error:

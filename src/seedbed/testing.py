@@ -89,7 +89,10 @@ def check_filter(component: Filter) -> None:
     candidates = tiny_candidates(sample)
     assert component.scope in ("row", "set"), f'scope must be "row" or "set", got {component.scope!r}'
     assert component.judge([], sample) == [], "no candidates, no verdicts"
-    verdicts = component.judge(candidates, sample)
+    try:
+        verdicts = component.judge(candidates, sample)
+    except Exception as error:
+        raise AssertionError(f"judge() failed on a candidate ({type(error).__name__}: {error}); one that was not parsed has fields None") from error
     assert len(verdicts) == len(candidates), f"{len(candidates)} candidates got {len(verdicts)} verdicts"
     assert all(isinstance(v, Verdict) and (v.keep or v.reason) for v in verdicts), "each verdict is a Verdict, and a drop has a reason"
     assert component.judge(candidates, sample) == verdicts, "the same candidates must get the same verdicts"

@@ -1,4 +1,4 @@
-"""The verdict of a run: one sentence in plain words, from its gain, its copies and its diversity."""
+"""The verdict of a run: one sentence in plain words, from its gain, its copies, its diversity and its alarms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIVERSITY = ("vendi", "knn_coverage")
 def verdict(gain: str, measures: Sequence[Mapping[str, Any]]) -> str:
     """gain: the clause on the gain (`Gain.verdict`). measures: those of scores.json."""
     known = {m["name"]: m for m in measures if m["value"] is not None}
-    return "; ".join(part for part in (gain, _copies(known.get("verbatim_rate")), _diversity(known)) if part)
+    return "; ".join(part for part in (gain, _copies(known.get("verbatim_rate")), _diversity(known), _alarms(known)) if part)
 
 
 def tone(gain: Mapping[str, Any] | None) -> Tone:
@@ -39,6 +39,17 @@ def _diversity(known: Mapping[str, Mapping[str, Any]]) -> str:
         m = known.get(name)
         if m and m["real"] is not None and m["low"] is not None and m["high"] is not None:
             if m["low"] <= m["real"] <= m["high"] or (m.get("p") or 0) > ALARM:  # where an exact test was made, it must agree
-                return "as diverse as real text, for all this sample can show"
+                return ""  # no difference was shown, which is no proof of none
             return f"{'less' if m['high'] < m['real'] else 'more'} diverse than real text"
     return ""
+
+
+def _alarms(known: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many of the exact tests tell the kept rows from real ones; "" where none was made."""
+    tested = [m["p"] for m in known.values() if m.get("p") is not None]
+    alarms = sum(p <= ALARM for p in tested)
+    if not tested:
+        return ""
+    return (
+        f"unlike real text by {alarms} of {len(tested)} tests (p <= {ALARM})" if alarms else f"none of {len(tested)} tests tells them from real text"
+    )
