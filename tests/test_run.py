@@ -49,11 +49,8 @@ FINAL = ("scores.json", "recipe.toml", "dataset/README.md")
 
 
 def _snapshot(folder: Path) -> dict[str, bytes]:
-    """The bytes of all that a run leaves, but timings and the page that prints them, with what only the page shows.
-
-    Its map is made of MiniLM features, whose last bits depend on what else was in a batch, and so on where a run was stopped.
-    """
-    skip = {"manifest.json", ".seconds.json", "report.html", "closeup.json", ".lock"}
+    """The bytes of all that a run leaves, but timings and the page that prints them."""
+    skip = {"manifest.json", ".seconds.json", "report.html", ".lock"}
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in skip}
 
 
