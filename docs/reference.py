@@ -16,10 +16,11 @@ import typer
 from seedbed.catalog import CATALOG, find
 from seedbed.cli import app
 from seedbed.data import SampleSpec
-from seedbed.recipe import DEFAULTS, SECTIONS, GainSpec, Generate, ModelSpec, Where
+from seedbed.recipe import DEFAULTS, SECTIONS
+from seedbed.specs import Annotate, GainSpec, Generate, ModelSpec, Where
 from seedbed.task import Task
 
-PLAIN = {"sample": SampleSpec, "task": Task, "model": ModelSpec, "generate": Generate, "gain": GainSpec, "where": Where}
+PLAIN = {"sample": SampleSpec, "task": Task, "model": ModelSpec, "generate": Generate, "annotate": Annotate, "gain": GainSpec, "where": Where}
 HEAD = """# Reference: settings and commands
 
 Written by `python docs/reference.py` from the code, so that it is as true as the code: do not edit it. `seedbed explain KIND` prints the same

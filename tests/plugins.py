@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from seedbed.engines.toy import ToySession
 from seedbed.task import Task
-from seedbed.types import Annotations, Candidate, Example, Measure, ModelRef, Sample, Verdict
+from seedbed.types import Annotations, Backing, Candidate, Example, Measure, ModelRef, Sample, Verdict
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Raises:
     def supports(self, task: Task) -> str:
         return ""
 
-    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int) -> Annotations:
+    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations:
         raise ZeroDivisionError("by a user")
 
 
@@ -72,7 +72,7 @@ class Nothing:
     def supports(self, task: Task) -> str:
         return ""
 
-    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int) -> None:
+    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> None:
         return None
 
 

@@ -14,7 +14,7 @@ from seedbed.filters.agreement import Agreement
 from seedbed.lm.embed import minilm_folder
 from seedbed.students.encoder import Encoder
 from seedbed.students.linear import Linear
-from seedbed.testing import check_annotator, check_student, tiny_candidates, tiny_sample
+from seedbed.testing import NOBODY, check_annotator, check_student, tiny_candidates, tiny_sample
 from seedbed.types import Annotator, Candidate, Example, Sample
 
 BREAD = {
@@ -52,7 +52,7 @@ def drafts(sample: Sample) -> list[Candidate]:
 def test_it_is_an_annotator_and_reads_the_texts() -> None:
     sample = tiny_sample()
     assert isinstance(Classifier(), Annotator)
-    found = Classifier().annotate(drafts(sample), sample, 0)
+    found = Classifier().annotate(drafts(sample), sample, 0, NOBODY)
     assert [max(row, key=row.__getitem__) for row in found.rows[:-1]] == [e.fields["label"] for e in sample.test]
     assert found.rows[-1] == {}
     assert found.facts == {"C": found.facts["C"], "candidates_cut": 0}
@@ -64,7 +64,7 @@ def test_unlabelled_inputs_can_be_annotated_too() -> None:
     """A row that has inputs alone, as those of a pool do."""
     sample = tiny_sample()
     bare = [replace(c, fields={"text": c.fields["text"]}) for c in drafts(sample) if c.fields]
-    assert Classifier().annotate(bare, sample, 0).rows == Classifier().annotate(drafts(sample)[:-1], sample, 0).rows
+    assert Classifier().annotate(bare, sample, 0, NOBODY).rows == Classifier().annotate(drafts(sample)[:-1], sample, 0, NOBODY).rows
 
 
 def test_shuffled_labels_teach_nothing() -> None:
@@ -74,7 +74,7 @@ def test_shuffled_labels_teach_nothing() -> None:
         labels = [e.fields["label"] for e in sample.fit]
         random.Random(seed).shuffle(labels)
         fit = tuple(replace(e, fields=dict(e.fields) | {"label": label}) for e, label in zip(sample.fit, labels, strict=True))
-        rows = Classifier().annotate(drafts(sample)[:-1], replace(sample, fit=fit, dev=()), 0).rows
+        rows = Classifier().annotate(drafts(sample)[:-1], replace(sample, fit=fit, dev=()), 0, NOBODY).rows
         right += sum(max(row, key=row.__getitem__) == e.fields["label"] for row, e in zip(rows, sample.test, strict=True))
     assert 0.25 < right / 160 < 0.75  # WORDS has 8 texts: fit repeats them thrice, so draws are far from independent
 

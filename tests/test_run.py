@@ -17,7 +17,8 @@ import pytest
 from seedbed import recipe as recipes
 from seedbed.candidates import complete, read_candidates
 from seedbed.errors import ComponentError, RunFailed, StoreError
-from seedbed.run import model_license, run, step_names
+from seedbed.grow import step_names
+from seedbed.run import model_license, run
 from seedbed.show import rows_of
 from seedbed.store import Journal, read_parts
 from seedbed.testing import tiny_sample

@@ -14,17 +14,17 @@ from seedbed.catalog import guarded
 from seedbed.errors import ComponentError
 from seedbed.recipe import Component, Recipe
 from seedbed.store import Journal, read_lines, unchanged, write_hashes, write_json, write_lines
-from seedbed.types import Annotations, Candidate, Sample, seed_for
+from seedbed.types import Annotations, Backing, Candidate, Sample, seed_for
 
 WRITTEN = ("annotations.jsonl", "facts.json")
 
 
-def annotate(folder: Path, candidates: Sequence[Candidate], recipe: Recipe, sample: Sample) -> None:
+def annotate(folder: Path, candidates: Sequence[Candidate], recipe: Recipe, sample: Sample, backing: Backing) -> None:
     """annotations.jsonl, a line a candidate, and facts.json; an annotator that has finished is not asked again after a stop."""
     path = folder / "journal.jsonl"
     with closing(Journal(path)) as journal:
         for component in recipe.annotators[len(journal.records) :]:
-            found = _said(component, candidates, sample, seed_for(recipe.seed, "annotations", component.kind))
+            found = _said(component, candidates, sample, seed_for(recipe.seed, "annotations", component.kind), backing)
             journal.add({"kind": component.kind, "facts": dict(found.facts), "rows": [_ranked(row) for row in found.rows]})
         said = {record["kind"]: record["rows"] for record in journal.records}
         write_lines(folder / "annotations.jsonl", [{"id": c.id} | {kind: rows[i] for kind, rows in said.items()} for i, c in enumerate(candidates)])
@@ -51,9 +51,9 @@ def _ranked(distribution: Mapping[str, float]) -> dict[str, float]:
     return dict(sorted(distribution.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _said(component: Component, candidates: Sequence[Candidate], sample: Sample, seed: int) -> Annotations:
+def _said(component: Component, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations:
     where = f"[annotator] kind = {component.kind!r}"
-    found = guarded(where, lambda: component.settings.annotate(list(candidates), sample, seed))
+    found = guarded(where, lambda: component.settings.annotate(list(candidates), sample, seed, backing))
     if not isinstance(found, Annotations) or len(found.rows) != len(candidates):
         raise ComponentError(f"{where}: annotate() must give Annotations with {len(candidates)} rows. Got {found!r:.80}.")
     for candidate, row in zip(candidates, found.rows, strict=True):

@@ -33,7 +33,8 @@ class SampleSpec(BaseModel):
     """Where the examples are, and how many to use.
 
     path: one file, split here. fit, dev, test: files that are split already; dev and test are taken from fit where absent.
-    pool: inputs without targets. rows or fraction: how many training rows (fit + dev; with a dev file: fit rows, and at most as many
+    pool: inputs without targets. hide: the pool is the left-out rows, without their targets: to try out what annotating is worth where all
+    rows are labelled. rows or fraction: how many training rows (fit + dev; with a dev file: fit rows, and at most as many
     of dev) to use, the others become `Sample.more`. dev_share: share of the training rows that becomes dev. test_share: share of the
     rows that becomes test, 0 for none. File names are relative to the recipe; `hub:owner/name:split` is allowed. license: of these rows,
     as the hub spells it (`cc-by-4.0`), for the dataset's card.
@@ -46,6 +47,7 @@ class SampleSpec(BaseModel):
     dev: str | None = None
     test: str | None = None
     pool: str | None = None
+    hide: bool = False
     rows: Annotated[int, Field(ge=2)] | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -64,6 +66,10 @@ class SampleSpec(BaseModel):
             problems.append(f"{' and '.join(map(repr, alone))} without 'fit'. Name the training file with 'fit' instead of 'path'.")
         if self.rows is not None and self.fraction is not None:
             problems.append(f"'rows' and 'fraction' say the same thing. Got rows = {self.rows} and fraction = {self.fraction}, give one.")
+        if self.hide and self.pool:
+            problems.append("'hide' makes the pool of the left-out rows, and 'pool' names a file of it. Got both, give one.")
+        if self.hide and self.rows is None and self.fraction is None:
+            problems.append("'hide' hides the targets of the rows that 'rows' or 'fraction' leave out. Got neither, give one.")
         for name, share in (("dev", "dev_share"), ("test", "test_share")):
             if getattr(self, name) and share in self.model_fields_set:
                 problems.append(f"'{share}' has no use when '{name}' names a file. Give one of them.")
@@ -183,7 +189,8 @@ def load_sample(spec: SampleSpec, task: Task, seed: int, base: Path) -> Sample:
     labels = labels_of(task, (*fit, *dev))
     if task.has_labels and len(labels) < 2:
         raise DataError(f"{tables[main].source}, column {task.target!r}: a {task.kind} needs two labels or more. Got {list(labels)}.")
-    return Sample(replace(task, labels=labels), fit, dev, test, files.get("pool", ()), more)
+    pool = tuple(replace(e, fields={k: v for k, v in e.fields.items() if k in task.inputs}) for e in more) if spec.hide else files.get("pool", ())
+    return Sample(replace(task, labels=labels), fit, dev, test, pool, more)
 
 
 def _open(base: Path, name: str) -> Table:
@@ -219,7 +226,7 @@ def _rows_used(spec: SampleSpec, available: int, source: str) -> int:
 
 def _shared_columns(task: Task) -> tuple[str, ...]:
     """Columns whose equal values keep rows on one side: the passage or premise of qa and pair, else the whole input."""
-    return (task.given_columns or task.inputs)[:1] if task.kind in ("pair", "qa") else task.inputs
+    return tuple(c for c in (*task.given_columns, *task.inputs) if c in task.inputs)[:1] if task.kind in ("pair", "qa") else task.inputs
 
 
 def _keys(task: Task, example: Example) -> list[str]:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from seedbed.data import load_sample
 from seedbed.flops import BANDWIDTH, DEVICES, UTILISATION
 from seedbed.gain import FULL_ROWS, MIN_TEST, measure_gain, training_sets
 from seedbed.generators.soft import DEV_TEXTS, FORMS
+from seedbed.grow import step_names
 from seedbed.limits import Allowance, Deadline
 from seedbed.recipe import Recipe
-from seedbed.run import step_names
 from seedbed.store import write_lines
-from seedbed.types import Candidate, Example, Sample, Teacher, seed_for
+from seedbed.types import Backing, Candidate, Example, Sample, Teacher, seed_for
 
 COMPUTED = "computed, not measured"
 SMALL, LARGE = 100, 200
@@ -236,9 +237,11 @@ def _annotating(recipe: Recipe, sample: Sample) -> Cost:
     """Each annotator, its fit on the real rows included, on few and on more stand-ins; in proportion from there."""
     rng = random.Random(seed_for(recipe.seed, "estimate", "annotators"))
     made = [_stand_in(recipe, sample, rng.choice(sample.fit), i, rng) for i in range(LARGE)]
+    alone = [a for a in recipe.annotators if not getattr(a.settings, "asks_teacher", False)]
+    backing = Backing(None, cache(recipe.engine.settings.open))
 
     def asked(n: int) -> float:
-        return _timed(lambda: [a.settings.annotate(made[:n], sample, 0) for a in recipe.annotators])
+        return _timed(lambda: [a.settings.annotate(made[:n], sample, 0, backing) for a in alone])
 
     few, more = asked(SMALL), asked(LARGE)
     each = max(0.0, more - few) / (LARGE - SMALL)

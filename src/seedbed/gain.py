@@ -13,13 +13,15 @@ import numpy as np
 
 from seedbed.stats import DRAWS, Difference, equal_draw, paired_difference
 from seedbed.task import Task
-from seedbed.types import Example, Sample, Student, seed_for
+from seedbed.types import Candidate, Example, Sample, Student, seed_for
 
 Unit = Callable[[str, Callable[[], Any]], Any]
 Scorer = Callable[[int, np.ndarray], float]
 """(seed index, indices of blocks of test rows, repeats allowed) -> points of one arm."""
 
 MIN_TEST = 100
+MASS = 0.99
+"""Of a distribution over labels: what is left out costs a student time, and says nothing."""
 FULL_ROWS = 2000
 """The most real rows of the `full` arm and of the real-only curve."""
 FRACTIONS = (0.25, 0.5, 1.0)
@@ -98,6 +100,24 @@ class _Point:
     @property
     def n_train(self) -> int:
         return self.real + self.synthetic
+
+
+def lessons(kept: Sequence[Candidate], target: str, by: str | None) -> list[Example]:
+    """What a student learns from kept rows. by: the annotator whose distribution a row teaches where its likeliest label is the row's own; None:
+    the label alone. Of a distribution the likeliest labels up to `MASS` are taught."""
+
+    def soft(candidate: Candidate) -> dict[str, float] | None:
+        said = candidate.annotations.get(by) if by else None
+        if not said or next(iter(said)) != (candidate.fields or {}).get(target):
+            return None
+        found, mass = {}, 0.0
+        for label, probability in said.items():  # the likeliest first
+            if mass >= MASS:
+                break
+            found[label], mass = probability, mass + probability
+        return found
+
+    return [Example(c.id, c.fields or {}, target_probs=soft(c)) for c in kept]
 
 
 def measure_gain(

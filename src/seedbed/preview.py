@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from seedbed.annotations import annotate, annotated
 from seedbed.candidates import complete, read_candidates
 from seedbed.catalog import guarded
 from seedbed.data import load_sample
+from seedbed.grow import step_names
 from seedbed.limits import Deadline
 from seedbed.recipe import Recipe, need_weights
-from seedbed.run import step_names
-from seedbed.types import Candidate, Sample, Verdict, seed_for
+from seedbed.types import Backing, Candidate, Sample, Verdict, seed_for
 
 ROWS, DEV_ROWS, FIT_S = 256, 32, 12.0
 """Of the short fit: rows learned from, rows of dev, and seconds after which it is cut."""
@@ -54,7 +54,7 @@ def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
         complete(made, teacher, session, sample, n, seed_for(recipe.seed, "candidates"), recipe.generate.sampling)
         candidates = read_candidates(made, n)
         if recipe.annotators:
-            annotate(made, candidates, recipe, sample)
+            annotate(made, candidates, recipe, sample, Backing(teacher, cache(recipe.engine.settings.open)))
             candidates = annotated(made, candidates)
     judged = tuple((c, _verdict(recipe, sample, c)) for c in candidates)
     whole = [f.kind for f in recipe.filters if f.settings.scope == "set"]

@@ -13,57 +13,16 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from seedbed.catalog import find, identity
 from seedbed.data import SampleSpec
 from seedbed.errors import ComponentError, RecipeError, did_you_mean
-from seedbed.flops import DeviceName, Shape
+from seedbed.specs import Annotate, GainSpec, Generate, ModelSpec, Where
 from seedbed.store import file_hash
 from seedbed.task import Task
-from seedbed.types import Sampling
-
-FROZEN = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelSpec(BaseModel):
-    """name: "seedling" (shipped), a folder, or a hub name. shape: sizes instead of weights; such a model can be estimated, not run."""
-
-    model_config = FROZEN
-    name: Annotated[str, Field(min_length=1)] = "seedling"
-    shape: Shape | None = None
-
-
-class Where(BaseModel):
-    """What cannot change a result. device: that a `shape` is estimated for. price_per_hour: of the machine, in any currency."""
-
-    model_config = FROZEN
-    device: DeviceName = "h100"
-    price_per_hour: Annotated[float, Field(ge=0)] | None = None
-
-
-class Generate(BaseModel):
-    """count: candidates to make. temperature: 0 is greedy. top_p: share of the mass drawn from. max_tokens: a candidate's length at most."""
-
-    model_config = FROZEN
-    count: Annotated[int, Field(ge=1)] = 600
-    temperature: Annotated[float, Field(ge=0, le=5)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    max_tokens: Annotated[int, Field(ge=1)] = 96
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_p, self.max_tokens)
-
-
-class GainSpec(BaseModel):
-    """seeds: students trained for each arm. volumes: synthetic rows of the curve, as multiples of n."""
-
-    model_config = FROZEN
-    seeds: Annotated[int, Field(ge=1, le=100)] = 3
-    volumes: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = (0.5, 1, 2, 5, 10, 20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +50,7 @@ class Recipe:
     engine: Component
     generator: Component
     generate: Generate
+    annotate: Annotate | None
     annotators: tuple[Component, ...]
     filters: tuple[Component, ...]
     metrics: tuple[Component, ...]
@@ -98,6 +58,18 @@ class Recipe:
     gain: GainSpec
     where: Where = dataclasses.field(default=Where(), compare=False)
     base: Path = dataclasses.field(default=Path(), compare=False)
+
+    @property
+    def label_by(self) -> str | None:
+        """The annotator that names the labels of annotated rows, and whose distribution a student learns from; None where there is none."""
+        named = self.annotate.by if self.annotate else None
+        return named or (self.annotators[0].kind if self.annotators else None)
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether any part needs the fitted teacher."""
+        written = self.annotate is not None and not self.task.has_labels
+        return bool(self.generate.count) or written or any(getattr(a.settings, "asks_teacher", False) for a in self.annotators)
 
     def to_toml(self) -> str:
         """The resolved recipe: every setting that holds, defaults included."""
@@ -114,6 +86,8 @@ class Recipe:
         for section, component in (("engine", self.engine), ("generator", self.generator)):
             lines += ["", f"[{section}]", *_component_lines(component)]
         lines += ["", "[generate]", *_toml_lines(self.generate.model_dump())]
+        if self.annotate:
+            lines += ["", "[annotate]", *_toml_lines(self.annotate.model_dump(exclude_none=True))]
         for section, components in (("annotator", self.annotators), ("filter", self.filters), ("metric", self.metrics)):
             for component in components:
                 lines += ["", f"[[{section}]]", *_component_lines(component)]
@@ -144,7 +118,8 @@ DEFAULTS: dict[str, Any] = {
 }
 """The parts of a run that a recipe does not name."""
 SECTIONS = (
-    "name", "seed", "sample", "task", "model", "engine", "generator", "generate", "annotator", "filter", "metric", "student", "gain", "where",
+    "name", "seed", "sample", "task", "model", "engine", "generator", "generate", "annotate", "annotator", "filter", "metric", "student", "gain",
+    "where",
 )  # fmt: skip
 
 
@@ -182,7 +157,8 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
         "sample": _section("sample", SampleSpec, values, problems) if "sample" in values else None,
         "task": _section("task", Task, values, problems) if "task" in values else None,
         "model": _section("model", ModelSpec, values, problems),
-        "generate": _section("generate", Generate, values, problems),
+        "generate": _section("generate", Generate, {"generate": {"count": 0}} | values if "annotate" in values else values, problems),
+        "annotate": _section("annotate", Annotate, values, problems) if "annotate" in values else None,
         "gain": _section("gain", GainSpec, values, problems),
         "where": _section("where", Where, values, problems),
         "engine": _component("engine", values.get("engine", DEFAULTS["engine"]), base, problems),
@@ -192,11 +168,13 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
         "filters": _components("filter", values, base, problems),
         "metrics": _components("metric", values, base, problems),
     }
+    parts["sample"] = _with_pool(parts["sample"], parts["annotate"], problems)
     if parts["sample"] is not None:
         problems += _absent(parts["sample"], base)
     if parts["generator"] and parts["engine"]:
-        problems += _misfits(parts["generator"], parts["engine"])
+        problems += _misfits(parts["generator"], parts["engine"], parts["annotators"])
     problems += _unannotated(parts["task"], parts["annotators"], parts["filters"])
+    problems += _aimless(parts)
     if problems:
         raise RecipeError(problems)
     return Recipe(name=name, seed=seed, base=base, **parts)
@@ -301,14 +279,56 @@ def _absent(spec: SampleSpec, base: Path) -> list[str]:
     return problems
 
 
-def _misfits(generator: Component, engine: Component) -> list[str]:
-    lacking = sorted(generator.settings.needs - engine.settings.can)
-    if not lacking:
-        return []
-    return [
-        f"[generator] kind = {generator.kind!r} needs an engine that takes {', '.join(lacking)} prompts; "
-        f"[engine] kind = {engine.kind!r} takes {', '.join(sorted(engine.settings.can))}. Choose another engine or generator."
-    ]
+def _with_pool(sample: SampleSpec | None, annotate: Annotate | None, problems: list[str]) -> SampleSpec | None:
+    """The sample, with the file of [annotate] as its pool."""
+    if sample is None or annotate is None or annotate.path is None:
+        return sample
+    if sample.pool or sample.hide:
+        problems.append(f"[annotate] path = {annotate.path!r} and [sample] {'pool' if sample.pool else 'hide'} both say what the pool is. Give one.")
+    return sample.model_copy(update={"pool": annotate.path, "hide": False})
+
+
+def _misfits(generator: Component, engine: Component, annotators: Sequence[Component]) -> list[str]:
+    """Parts that ask the engine, or the teacher, for what it lacks."""
+    problems = []
+    asking = [("[generator]", generator)] + [(f"[annotator {i + 1}]", a) for i, a in enumerate(annotators)]
+    for where, component in asking:
+        role = where.strip("[]1234567890 ")
+        lacking = sorted(getattr(component.settings, "needs", frozenset()) - engine.settings.can)
+        if lacking:
+            problems.append(
+                f"{where} kind = {component.kind!r} needs an engine that takes {', '.join(lacking)} prompts; "
+                f"[engine] kind = {engine.kind!r} takes {', '.join(sorted(engine.settings.can))}. Choose another engine or {role}."
+            )
+        if getattr(component.settings, "asks_teacher", False) and not getattr(generator.settings, "answers", False):
+            problems.append(f"{where} kind = {component.kind!r} asks the teacher for targets. {_answers_not(generator)}")
+    return problems
+
+
+def _answers_not(generator: Component) -> str:
+    return f"[generator] kind = {generator.kind!r} makes new rows only. Choose one that answers too, such as finetune or hard."
+
+
+def _aimless(parts: Mapping[str, Any]) -> list[str]:
+    """Recipes that make nothing, or whose [annotate] has nobody to name the targets."""
+    task, annotate, generate, annotators = (parts[name] for name in ("task", "annotate", "generate", "annotators"))
+    if annotate is None:
+        return ["[generate] count = 0 makes no row. Give 1 or more, or add [annotate]."] if generate and not generate.count else []
+    problems = []
+    if parts["sample"] is not None and not (parts["sample"].pool or parts["sample"].hide):
+        problems.append("[annotate] needs inputs: give annotate.path, [sample] pool or [sample] hide.")
+    kinds = [a.kind for a in annotators]
+    if task and task.has_labels and not annotators:
+        problems.append('[annotate] needs an annotator that names the labels. Write [[annotator]] kind = "likelihood" (the teacher) or "classifier".')
+    if annotate.by is not None and annotate.by not in kinds:
+        problems.append(
+            f"[annotate] by = {annotate.by!r} is no annotator of the recipe. Got {', '.join(kinds) or 'none'}.{did_you_mean(annotate.by, kinds)}"
+        )
+    if task and not task.target:
+        problems.append("[annotate] has no use for a plain task, which has no target. Remove it.")
+    if task and task.target and not task.has_labels and parts["generator"] and not getattr(parts["generator"].settings, "answers", False):
+        problems.append(f"[annotate] asks the teacher for the targets of a {task.kind} task. {_answers_not(parts['generator'])}")
+    return problems
 
 
 def _unannotated(task: Task | None, annotators: Sequence[Component], filters: Sequence[Component]) -> list[str]:

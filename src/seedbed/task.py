@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -28,7 +28,8 @@ class Task:
     kind: which family it is of. inputs: columns that are known at prediction time. target: column to predict (None for `plain`).
     labels: allowed targets; empty means: those seen in the sample. given: columns taken from real rows instead of being generated;
     None means the kind's usual ones (pair: the first input; qa: the first input; data2text: all inputs). group, references, tests:
-    columns that scoring needs (MultiRC's question, several reference texts, assert statements).
+    columns that scoring needs (MultiRC's question, several reference texts, assert statements). label_first: a text has the label before what
+    is generated with it, else last; None means the kind's usual place (classification: first; pair, qa: last).
     """
 
     kind: Kind
@@ -39,6 +40,7 @@ class Task:
     group: str | None = None
     references: str | None = None
     tests: str | None = None
+    label_first: bool | None = None
 
     def __post_init__(self) -> None:
         problems = []
@@ -50,9 +52,12 @@ class Task:
             problems.append(f"a {self.kind} task needs 'target', the column to predict. For text alone use kind = \"plain\".")
         if self.kind in ("pair", "qa") and len(self.inputs) < 2:
             problems.append(f"a {self.kind} task needs at least two input columns. Got {list(self.inputs)}.")
+        known = (*self.inputs, *([self.target] if self.has_labels and self.target else []))
         for name in self.given or ():
-            if name not in self.inputs:
-                problems.append(f"'given' names {name!r}, which is no input. Allowed: {list(self.inputs)}.")
+            if name not in known:
+                problems.append(f"'given' names {name!r}, which can't be known before. Allowed: {list(known)}.")
+        if self.label_first is not None and not self.has_labels:
+            problems.append(f"'label_first' is for tasks with labels. Got kind = {self.kind!r}.")
         names = self.columns
         if len(set(names)) != len(names):
             problems.append(f"each column may be named once. Got {list(names)}.")
@@ -94,11 +99,22 @@ class Task:
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """The order in a text: given columns, then (classification) the label before its text, else inputs before the target."""
+        """The order in a text: given columns, then the label where it comes first, else inputs before the target."""
         rest = [c for c in self.columns if c not in self.given_columns]
-        if self.kind == "classification" and self.target:
+        first = self.kind == "classification" if self.label_first is None else self.label_first
+        if self.has_labels and first and self.target in rest:
             rest = [self.target, *(c for c in rest if c != self.target)]
         return (*self.given_columns, *rest)
+
+    def known(self, given: Fields) -> Task:
+        """The task with just these columns given: all inputs of a row that is to be answered, a label that was asked for."""
+        if set(given) == set(self.given_columns):
+            return self
+        return replace(self, given=tuple(c for c in (*self.inputs, *([self.target] if self.target else [])) if c in given))
+
+    def mark(self, name: str) -> str:
+        """What stands before a column's value: `Label:`. A space follows."""
+        return f"{_title(name)}:"
 
     def render(self, fields: Fields) -> str:
         """The whole text of one record."""

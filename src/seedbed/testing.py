@@ -18,6 +18,7 @@ from seedbed.task import Task
 from seedbed.types import (
     Annotations,
     Annotator,
+    Backing,
     Candidate,
     Engine,
     Example,
@@ -30,10 +31,18 @@ from seedbed.types import (
     Row,
     Sample,
     Sampling,
+    Session,
     Student,
     Verdict,
 )
 
+
+def _no_engine(model: ModelRef) -> Session:
+    raise AssertionError(f"an annotator that says in `needs` that it asks no engine may not open {model}")
+
+
+NOBODY = Backing(None, _no_engine)
+"""What an annotator that asks neither teacher nor engine gets."""
 WORDS = {
     "weather": ["will it rain in the north", "how warm is it by the sea", "is there snow on the hills now", "tell me if the wind drops tonight"],
     "music": ["play a slow song", "turn the radio up please", "skip this tune", "put on some piano for supper"],
@@ -130,6 +139,8 @@ def check_engine(component: Engine, model: ModelRef = ModelRef("seedling")) -> N
     if "score:text" in component.can:
         scores = session.score(prompts[0][1], ["play", "play a slow song"])
         assert len(scores) == 2 and all(value <= 0 and n > 0 for value, n in scores), "a score is a log-likelihood (at most 0) and a number of tokens"
+        ended = session.score(prompts[0][1], ["play", "play a slow song"], ended=True)
+        assert all(b[1] == a[1] + 1 and b[0] <= a[0] for a, b in zip(scores, ended, strict=True)), "end-of-text is one more token"
 
 
 def check_generator(component: Generator, model: str = "seedling") -> None:
@@ -180,14 +191,14 @@ def check_annotator(component: Annotator) -> None:
     sample = tiny_sample()
     assert component.supports(sample.task) == "", "an annotator must do the tiny task"
     candidates = tiny_candidates(sample)
-    found = component.annotate(candidates, sample, 0)
+    found = component.annotate(candidates, sample, 0, NOBODY)
     assert isinstance(found, Annotations) and len(found.rows) == len(candidates), f"{len(found.rows)} distributions for {len(candidates)} candidates"
     for candidate, row in zip(candidates, found.rows, strict=True):
         assert bool(row) == (candidate.fields is not None), "a distribution for each candidate with fields, an empty one for each without"
         assert not row or (min(row.values()) >= 0 and abs(sum(row.values()) - 1) < 1e-3), "probabilities are 0 or more and sum to 1"
         assert set(row) <= set(sample.task.labels), "only labels of the task have a probability"
-    assert component.annotate(candidates, sample, 0).rows == found.rows, "the same candidates and seed must get the same distributions"
+    assert component.annotate(candidates, sample, 0, NOBODY).rows == found.rows, "the same candidates and seed must get the same distributions"
     turned = [dataclasses.replace(c, fields=c.fields and dict(c.fields) | {"label": "music"}, annotations={}) for c in candidates]
-    assert component.annotate(turned, sample, 0).rows == found.rows, "a candidate's own label may not be looked at"
-    assert component.annotate(candidates, dataclasses.replace(sample, test=()), 0).rows == found.rows, "an annotator may not read test"
-    assert list(component.annotate([], sample, 0).rows) == [], "no candidates, no distributions"
+    assert component.annotate(turned, sample, 0, NOBODY).rows == found.rows, "a candidate's own label may not be looked at"
+    assert component.annotate(candidates, dataclasses.replace(sample, test=()), 0, NOBODY).rows == found.rows, "an annotator may not read test"
+    assert list(component.annotate([], sample, 0, NOBODY).rows) == [], "no candidates, no distributions"

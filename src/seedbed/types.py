@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -106,6 +106,8 @@ class Row:
 class Candidate:
     """One generated record before filters. `fields` is None when the text could not be parsed, and then `problem` says why.
 
+    A real input that got a target (see `answers`) has "annotate" as the generator of its provenance.
+
     annotations: kind of annotator -> label -> probability, the likeliest first; empty before the annotations step.
     """
 
@@ -117,6 +119,11 @@ class Candidate:
     problem: str = ""
     provenance: Fields = field(default_factory=dict)
     annotations: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def annotated(self) -> bool:
+        """Whether its inputs are a real row's."""
+        return self.provenance.get("generator") == "annotate"
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,10 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class Generator(Protocol):
-    """Settings of a way to make a teacher. `needs` is what its prompts ask of an engine, e.g. {"text", "soft"}."""
+    """Settings of a way to make a teacher. `needs` is what its prompts ask of an engine, e.g. {"text", "soft"}.
+
+    One whose teacher also answers, that is prompts for the target of a row with all inputs given, has an attribute `answers = True`.
+    """
 
     @property
     def needs(self) -> frozenset[str]: ...
@@ -219,8 +229,8 @@ class Session(Protocol):
         """Yields (key, completion) as rows finish, in any order; reads `prompts` as slots become free."""
         ...
 
-    def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[tuple[float, int]]:
-        """Log-likelihood in nats, and number of tokens, of each continuation after the prompt."""
+    def score(self, prompt: Prompt, continuations: Sequence[str], ended: bool = False) -> list[tuple[float, int]]:
+        """Log-likelihood in nats, and number of tokens, of each continuation after the prompt. ended: end-of-text after it counts as one more."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
@@ -262,12 +272,24 @@ class Student(Protocol):
     def learn(self, task: Task, examples: Sequence[Example], dev: Sequence[Example], seed: int) -> Predictor: ...
 
 
+@dataclass(frozen=True)
+class Backing:
+    """Whom an annotator can ask. teacher: the run's, or None where no part of the recipe needs one; open: the run's engine with a model loaded,
+    each model once."""
+
+    teacher: Teacher | None
+    open: Callable[[ModelRef], Session]
+
+
 @runtime_checkable
 class Annotator(Protocol):
-    """Gives each candidate's input a distribution over targets; drops nothing, and reads neither the candidates' targets nor `test`."""
+    """Gives each candidate's input a distribution over targets; drops nothing, and reads neither the candidates' targets nor `test`.
+
+    One that asks an engine has an attribute `needs`, as a generator has; one that asks the teacher, `asks_teacher = True`.
+    """
 
     def supports(self, task: Task) -> str:
         """The reason why the annotator cannot do the task, or "" when it can."""
         ...
 
-    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int) -> Annotations: ...
+    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations: ...

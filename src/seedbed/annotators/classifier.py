@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from seedbed.lm.classify import Learner, unsupported
-from seedbed.types import Annotations, Candidate, Example, Sample
+from seedbed.types import Annotations, Backing, Candidate, Example, Sample
 
 if TYPE_CHECKING:
     from seedbed.task import Task
@@ -28,7 +28,7 @@ class Classifier(Learner):
         """The reason why not, or "" for a task with labels."""
         return unsupported("classifier annotator", task)
 
-    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int) -> Annotations:
+    def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations:
         """Rows of label -> probability; facts: what the training chose, and `candidates_cut`, those longer than a tuned model can read."""
         task = sample.task
         learned = self.learned("[annotator]", task, sample.fit, sample.dev, seed)

@@ -75,7 +75,7 @@ class LocalSession:
             batch = Batch(self.lm, self._forward, prefill, self._shapes, sampling)
             yield from batch.complete(self._job(key, prompt, sampling) for key, prompt in prompts)
 
-    def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[tuple[float, int]]:
+    def score(self, prompt: Prompt, continuations: Sequence[str], ended: bool = False) -> list[tuple[float, int]]:
         import torch
 
         from seedbed.lm.prefill import resolve
@@ -87,7 +87,7 @@ class LocalSession:
             if ids:
                 pieces.append(self.lm.vectors(torch.tensor([ids], device=self.lm.device)))
             prefix = torch.cat(pieces, dim=1)
-            encoded = [self.lm.encode(text) for text in continuations]
+            encoded = [self.lm.encode(text) + [self.lm.eos] * ended for text in continuations]
             longest = prefix.shape[1] + max(map(len, encoded), default=0)
             if longest > self.lm.context:
                 raise EngineError(f"prompt and continuation have {longest} tokens; the model reads {self.lm.context}. Give shorter texts.")

@@ -54,10 +54,10 @@ class ToySession:
         for key, prompt in prompts:
             yield key, self._one(prompt, sampling)
 
-    def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[tuple[float, int]]:
+    def score(self, prompt: Prompt, continuations: Sequence[str], ended: bool = False) -> list[tuple[float, int]]:
         chain = self._chain(prompt)
         scores = []
-        for text in continuations:
+        for text in (c + END * ended for c in continuations):
             seen, total = self._start(prompt), 0.0
             for character in text:
                 counts = self._after(chain, seen)

@@ -17,10 +17,11 @@ class Form:
     """Drops what could not be parsed (with the parser's reason), was cut by the engine, is empty, or is out of the real rows' length band.
 
     low, high: quantiles of the words of fit and dev rows' generated text, [0, 0.5) and (0.5, 1]. slack: how far beyond them a length may
-    lie, a factor of 1 or more: the band is low / slack .. high * slack words. Without fit and dev rows every length is allowed.
+    lie, a factor of 1 or more: the band is low / slack .. high * slack words. Without fit and dev rows every length is allowed, and to a real
+    input that was annotated.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "set"]] = "row"
 
     low: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
@@ -44,6 +45,8 @@ class Form:
             return Verdict(False, candidate.problem or "not parsed")
         if not candidate.finished:
             return Verdict(False, "unfinished")
+        if candidate.annotated and sample.task.has_labels:
+            return Verdict(True)  # a real row's text is as long as it is
         length = len(sample.task.body(candidate.fields).split())
         if not length:
             return Verdict(False, "empty")

@@ -21,10 +21,10 @@ class Overlap:
     Three kinds, the gravest first and each looked for in all splits: equal but for case, punctuation and white space ("copy of fit");
     nearly equal ("near copy of fit"); sharing a long run of words ("shared run with fit"). threshold: Jaccard similarity of the sets of
     5-character shingles from which a text is nearly equal, in (0, 1]. run: words of a run that count as copied, 2 or more. others: look
-    at pool and left-out rows too; turn it off where a pool row's own input is to be kept. Candidates without fields are kept.
+    at pool and left-out rows too, but for real inputs that were annotated: they are such rows. Candidates without fields are kept.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "set"]] = "row"
 
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
@@ -35,7 +35,7 @@ class Overlap:
         if not candidates:
             return []
         real = _index(sample, self)
-        reasons = ["" if c.fields is None else real.reason(sample.task.body(c.fields)) for c in candidates]
+        reasons = ["" if c.fields is None else real.reason(sample.task.body(c.fields), self.others and not c.annotated) for c in candidates]
         return [Verdict(not reason, reason) for reason in reasons]
 
 
@@ -59,15 +59,19 @@ class _Real:
             for shingle in self._rarest(shingled):
                 self.holders.setdefault(shingle, []).append(index)
 
-    def reason(self, text: str) -> str:
-        """Why the text counts as copied; "" where it does not."""
+    def reason(self, text: str, others: bool) -> str:
+        """Why the text counts as copied; "" where it does not. others: of rows outside of fit, dev and test too."""
         plain = normalise(text)
-        if plain in self.whole:
+
+        def counts(split: Split | None) -> bool:
+            return split is not None and (others or split != "other")
+
+        if counts(self.whole.get(plain)):
             return f"copy of {_named(self.whole[plain])}"
-        near = next(self._near(shingles(plain)), None)
+        near = next(filter(counts, self._near(shingles(plain))), None)
         if near:
             return f"near copy of {_named(near)}"
-        found = [self.runs[run] for run in word_runs(plain, self.settings.run) if run in self.runs]
+        found = [split for run in word_runs(plain, self.settings.run) if counts(split := self.runs.get(run)) and split]
         return f"shared run with {_named(min(found, key=SPLITS.index))}" if found else ""
 
     def _near(self, own: frozenset[str]) -> Iterator[Split]:
@@ -95,6 +99,6 @@ def _index(sample: Sample, settings: Overlap) -> _Real:
     for known, same, real in _last:
         if known is sample and same == settings:
             return real
-    real = _Real([(split, text) for split, text in real_texts(sample) if settings.others or split != "other"], settings)
+    real = _Real(list(real_texts(sample)), settings)
     _last[:] = [(sample, settings, real)]
     return real

@@ -32,7 +32,8 @@ class Hard:
     `labels`; `given`, the record's known part). shots: fit examples drawn anew for each row; zero-shot uses none.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    answers: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"text"})
     files: ClassVar[tuple[str, ...]] = ("template",)
 
@@ -50,7 +51,7 @@ class Hard:
             )
         (out / "template.jinja").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
         task = sample.task
-        entries = [{"id": e.id, "text": task.render(e.fields), "given": {c: e.fields[c] for c in task.given_columns}} for e in sample.fit]
+        entries = [{"id": e.id, "fields": {c: e.fields[c] for c in task.columns}} for e in sample.fit]
         write_lines(out / "sources.jsonl", entries)
         (out / "seed.json").write_text(json.dumps({"seed": seed}))
 
@@ -86,7 +87,7 @@ class HardTeacher:
         """Given fields come from the fit examples in turn."""
         for index in range(count):
             source = self.sources[index % len(self.sources)]
-            yield Row(index, seed_for(seed, "row", index), source["given"], source["id"])
+            yield Row(index, seed_for(seed, "row", index), {c: source["fields"][c] for c in self.task.given_columns}, source["id"])
 
     def _shots(self, row: Row) -> list[dict[str, Any]]:
         return random.Random(seed_for(row.seed, "shots")).sample(self.sources, min(self.shots, len(self.sources)))
@@ -94,13 +95,14 @@ class HardTeacher:
     def prompt(self, row: Row) -> Prompt | None:
         if row.turns:
             return None
-        given = self.task.prefix(row.given)
-        known = {"examples": [s["text"] for s in self._shots(row)], "columns": dict(columns_used(self.task)), "labels": list(self.task.labels)}
+        task = self.task.known(row.given)
+        given, shots = task.prefix(row.given), [task.render(s["fields"]) for s in self._shots(row)]
+        known = {"examples": shots, "columns": dict(columns_used(task)), "labels": list(task.labels)}
         text = guarded("[generator] the template", lambda: self._template.render(given=given, **known))
         return Prompt(text, row.seed, stop=STOP)
 
     def read(self, row: Row) -> list[Candidate]:
         provenance = {"generator": "hard", "form": "words", "model": self.model.name, "sources": [s["id"] for s in self._shots(row)]}
         turn = row.turns[0]
-        text = (self.task.prefix(row.given) + turn.text).strip("\n")
-        return [read_candidate(self.task, row, text, turn.finished, provenance)]
+        task = self.task.known(row.given)
+        return [read_candidate(task, row, (task.prefix(row.given) + turn.text).strip("\n"), turn.finished, provenance)]

@@ -1,0 +1,214 @@
+"""From a sample to kept rows: teacher, candidates, answers, annotations, kept. Each step is a folder named after what it depends on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from seedbed.annotations import annotate, annotated, annotation_facts
+from seedbed.answers import answered, drafts, labelled, pool_rows
+from seedbed.candidates import complete, read_candidates, rows_done
+from seedbed.catalog import guarded
+from seedbed.limits import FIT_SHARE, GENERATE_SHARE, Allowance, Deadline, Limits
+from seedbed.recipe import Component, Recipe
+from seedbed.report.closeup import VERSION as CLOSEUP
+from seedbed.sifting import sift, sifted
+from seedbed.store import Store, file_hash, fingerprint, write_json
+from seedbed.types import Backing, Candidate, ModelRef, Sample, Session, Teacher, seed_for
+
+
+@dataclass
+class Timer:
+    """Seconds spent in each step, over all calls of this run."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def time(self, name: str, work: Callable[[], Any]) -> Any:
+        start = time.monotonic()
+        try:
+            return work()
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 2)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Kept and dropped rows. recipe: with the counts that a limit left; names: its steps. fitted: the teacher, or None where nothing needs one.
+
+    engine, annotators: facts of them. cut: as of `Limits.cut`.
+    """
+
+    recipe: Recipe
+    names: Mapping[str, str]
+    fitted: Path | None
+    kept: list[Candidate]
+    dropped: list[dict[str, Any]]
+    engine: Mapping[str, Any]
+    annotators: list[dict[str, Any]]
+    cut: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Candidates of the first `rows` rows, read when they are asked for. engine: facts of it."""
+
+    read: Callable[[], list[Candidate]]
+    rows: int
+    engine: dict[str, Any]
+
+
+def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Timer) -> Grown:
+    """Makes the steps that are missing; a limit ends the fit with its best so far, and generating with the rows finished."""
+    deadline = limits.deadline()
+    names, short, fitted, teacher = step_names(recipe, sample), {}, None, None
+    if recipe.asks_teacher:
+        short = timer.time("teacher", lambda: _fit(store, names["teacher"], recipe, sample, deadline.share(FIT_SHARE)))
+        names = step_names(recipe, sample, short)
+        fitted = folder = store.path(names["teacher"])
+        teacher = own("generator", recipe.generator, lambda: recipe.generator.settings.load(folder, sample.task, recipe.model.name))
+
+    @cache
+    def session(model: ModelRef) -> Session:
+        opened: Session = own("engine", recipe.engine, lambda: recipe.engine.settings.open(model))
+        return opened
+
+    allowance = Allowance(recipe.generate.max_tokens, limits.tokens, deadline.share(GENERATE_SHARE))
+    made = _Made(list, 0, {})
+    if teacher and recipe.generate.count:
+        made = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher, session, allowance))
+    asked = timer.time("candidates", lambda: _ask(store, names, recipe, sample, teacher, session, allowance))
+    wanted = recipe.generate.count + (min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0)
+    cut = limits.cut(made.rows + asked.rows, wanted, short)
+    done = _done(recipe, made.rows, asked.rows if cut else None)
+    names = step_names(done, sample, short)
+    said: Path | None = None
+
+    def candidates() -> list[Candidate]:
+        found = [*made.read(), *asked.read()]
+        return labelled(sample.task, annotated(said, found), str(recipe.label_by)) if said else found
+
+    if recipe.annotators:
+        backing = Backing(teacher, session)
+        step = store.step
+        said = timer.time("annotations", lambda: step(names["annotations"], lambda out: annotate(out, candidates(), done, sample, backing)))
+    kept, dropped = sifted(timer.time("kept", lambda: store.step(names["kept"], lambda out: sift(out, candidates(), done, sample))))
+    return Grown(done, names, fitted, kept, dropped, made.engine or asked.engine, annotation_facts(said) if said else [], cut)
+
+
+def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Step -> folder, named after all that it depends on. Where a run works ([where]) is in none. short: where a limit cut the fit."""
+    content = [[e.id, dict(e.fields)] for part in (sample.fit, sample.dev, sample.test, sample.pool, sample.more) for e in part]
+    made = [fingerprint(content, sizes(sample), asdict(sample.task), recipe.seed)]
+    names = {"sample": f"sample-{made[0]}"}
+    gen, asks = recipe.generate, recipe.annotate.model_dump() if recipe.annotate else None
+    counts = [gen.count, asks] if asks else [gen.count]
+    chain: dict[str, Any] = {
+        "teacher": [recipe.generator.facts(), recipe.model.name, model_identity(recipe.model.name), *([short] if short else [])],
+        "candidates": [recipe.engine.facts(), asdict(gen.sampling)],
+        "annotations": [*counts, [a.facts() for a in recipe.annotators]],
+        "kept": [*counts, [f.facts() for f in recipe.filters]],
+        "scores": [[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump(), CLOSEUP],
+    }
+    if not recipe.annotators:
+        del chain["annotations"]
+    for step, facts in chain.items():
+        made.append(fingerprint(made[-1], facts))
+        names[step] = f"{step}-{made[-1]}"
+    if asks:
+        names["answers"] = f"answers-{fingerprint(names['candidates'], asks)}"
+    return names
+
+
+def sizes(sample: Sample) -> dict[str, int]:
+    """Rows of each part."""
+    return {part: len(getattr(sample, part)) for part in ("fit", "dev", "test", "pool", "more")}
+
+
+def model_identity(name: str) -> str:
+    """Hashes of a folder's weight files (shipped or the user's own); a hub name stands for itself."""
+    folder = model_folder(name)
+    return fingerprint([file_hash(p) for p in sorted(folder.glob("*.safetensors"))]) if folder.is_dir() else name
+
+
+def model_folder(name: str) -> Path:
+    """Where a shipped model or the user's own folder is; no folder for a hub name."""
+    shipped = Path(__file__).resolve().parent / "models" / name
+    return shipped if shipped.is_dir() else Path(name)
+
+
+def own(role: str, component: Component, work: Callable[[], Any]) -> Any:
+    """work(), whose errors name the part where it is the user's own; those of a part that ships keep their traceback."""
+    return guarded(f"[{role}] kind = {component.kind!r}", work) if ":" in component.kind else work()
+
+
+def _done(recipe: Recipe, rows: int, asked: int | None) -> Recipe:
+    """The recipe of what was made. asked: answered pool rows where a limit cut the run, else None."""
+    generate = recipe.generate.model_copy(update={"count": rows})
+    if asked is None or recipe.annotate is None:
+        return replace(recipe, generate=generate)
+    return replace(recipe, generate=generate, annotate=recipe.annotate.model_copy(update={"count": asked}))
+
+
+def _fit(store: Store, name: str, recipe: Recipe, sample: Sample, deadline: Deadline) -> Mapping[str, Any]:
+    """Fits the teacher; nothing when it is whole. Else where the deadline cut it, and then the teacher so far is a step of its own."""
+    if store.path(name).exists():
+        return {}
+    folder = store.reopen(name)
+    settings, seed = recipe.generator.settings, seed_for(recipe.seed, "teacher")
+    short: Mapping[str, Any] = own("generator", recipe.generator, lambda: settings.fit(sample, recipe.model.name, seed, folder, deadline))
+    if not short:
+        store.close(name)
+        return {}
+    ours = shutil.ignore_patterns("checkpoint-*")
+
+    def so_far(out: Path) -> None:
+        shutil.copytree(folder, out, ignore=ours, dirs_exist_ok=True)
+
+    store.step(step_names(recipe, sample, short)["teacher"], so_far)
+    return short
+
+
+def _generate(
+    store: Store, name: str, recipe: Recipe, sample: Sample, teacher: Teacher, session: Callable[[ModelRef], Session], allowance: Allowance
+) -> _Made:
+    """Makes the candidates that are missing, as far as the allowance goes."""
+    count, whole = recipe.generate.count, store.path(name)
+    if (whole / "engine.json").exists() and rows_done(whole) >= count:
+        return _Made(lambda: read_candidates(whole, count), count, json.loads((whole / "engine.json").read_text()))
+    opened, folder = session(teacher.model), store.reopen(name)
+    seed, how = seed_for(recipe.seed, "candidates"), recipe.generate.sampling
+    rows, uncut = own("engine", recipe.engine, lambda: complete(folder, teacher, opened, sample, count, seed, how, allowance=allowance))
+    write_json(folder / "engine.json", facts := dict(opened.describe()))
+    folder = store.close(name) if rows == count else folder
+    return _Made(lambda: [*read_candidates(folder, rows), *uncut], rows, facts)
+
+
+def _ask(
+    store: Store,
+    names: Mapping[str, str],
+    recipe: Recipe,
+    sample: Sample,
+    teacher: Teacher | None,
+    session: Callable[[ModelRef], Session],
+    allowance: Allowance,
+) -> _Made:
+    """The pool's rows as candidates; with targets that the teacher writes where the task has no labels."""
+    if recipe.annotate is None:
+        return _Made(list, 0, {})
+    spec, task, seed = recipe.annotate, sample.task, seed_for(recipe.seed, "answers")
+    rows = pool_rows(sample, spec, seed)
+    if task.has_labels or teacher is None:
+        return _Made(lambda: drafts(task, rows), len(rows), {})
+    name, opened = names["answers"], session(teacher.model)
+    folder = store.path(name) if store.path(name).exists() else store.reopen(name)
+    work = (teacher, opened, sample, rows, spec, recipe.generate.max_tokens, seed, allowance)
+    done, candidates = own("engine", recipe.engine, lambda: answered(folder, *work))
+    if done == len(rows) and not store.path(name).exists():
+        store.close(name)
+    return _Made(lambda: candidates, done, dict(opened.describe()))

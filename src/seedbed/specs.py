@@ -1,0 +1,67 @@
+"""The plain sections of a recipe: values with their ranges, no components."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from seedbed.flops import DeviceName, Shape
+from seedbed.types import Sampling
+
+FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSpec(BaseModel):
+    """name: "seedling" (shipped), a folder, or a hub name. shape: sizes instead of weights; such a model can be estimated, not run."""
+
+    model_config = FROZEN
+    name: Annotated[str, Field(min_length=1)] = "seedling"
+    shape: Shape | None = None
+
+
+class Where(BaseModel):
+    """What cannot change a result. device: that a `shape` is estimated for. price_per_hour: of the machine, in any currency."""
+
+    model_config = FROZEN
+    device: DeviceName = "h100"
+    price_per_hour: Annotated[float, Field(ge=0)] | None = None
+
+
+class Generate(BaseModel):
+    """count: candidates to make; 0 with [annotate] alone. temperature: 0 is greedy. top_p: share of the mass drawn from. max_tokens: a
+    candidate's length at most."""
+
+    model_config = FROZEN
+    count: Annotated[int, Field(ge=0)] = 600
+    temperature: Annotated[float, Field(ge=0, le=5)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    max_tokens: Annotated[int, Field(ge=1)] = 96
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.max_tokens)
+
+
+class Annotate(BaseModel):
+    """Real inputs without targets get targets. path: a file of them, instead of [sample] pool. count: at most so many, drawn by the seed.
+
+    by: the kind of the [[annotator]] whose likeliest label each gets; the first where not given. For tasks without labels the teacher writes
+    the target instead, with temperature (0 is greedy), at most generate.max_tokens long.
+    """
+
+    model_config = FROZEN
+    path: str | None = None
+    count: Annotated[int, Field(ge=1)] = 2000
+    by: str | None = None
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
+
+
+class GainSpec(BaseModel):
+    """seeds: students trained for each arm. volumes: synthetic rows of the curve, as multiples of n. soft_labels: a student learns from the
+    whole distribution of the annotator that names the labels (`annotate.by`, or the first), not from the likeliest label alone."""
+
+    model_config = FROZEN
+    seeds: Annotated[int, Field(ge=1, le=100)] = 3
+    soft_labels: bool = True
+    volumes: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = (0.5, 1, 2, 5, 10, 20)
