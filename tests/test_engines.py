@@ -12,7 +12,7 @@ import torch
 
 from seedbed.engines.local import Local
 from seedbed.engines.toy import Toy
-from seedbed.errors import EngineError
+from seedbed.errors import EngineError, TooLong
 from seedbed.lm.load import load
 from seedbed.testing import check_engine
 from seedbed.types import ModelRef, Prompt, Sampling, SoftRef
@@ -70,9 +70,17 @@ def test_stop_string_ends_a_row() -> None:
     assert cut.finished
 
 
-def test_a_prompt_without_room_is_refused() -> None:
-    with pytest.raises(EngineError, match=r"Raise engine\.cache"):
-        list(Local(cache=8).open(ModelRef("seedling")).complete(iter([(0, Prompt("word " * 30, 0))]), Sampling()))
+def test_a_prompt_without_room_is_answered_with_its_problem_and_stops_nobody() -> None:
+    prompts = [(0, Prompt("word " * 30, 0)), (1, Prompt("a", 1)), (2, Prompt("word " * 30, 2))]
+    answers = dict(Local(cache=8).open(ModelRef("seedling")).complete(iter(prompts), Sampling(max_tokens=3)))
+    assert set(answers) == {0, 1, 2}
+    assert [answers[i].problem for i in (0, 2)] == ["prompt longer than engine.cache = 8"] * 2
+    assert answers[1].tokens and not answers[1].problem
+
+
+def test_a_label_too_long_to_score_is_refused() -> None:
+    with pytest.raises(TooLong, match="Give shorter texts"):
+        Local(cache=8).open(ModelRef("seedling")).score(Prompt("a", 0), ["word " * 600])
 
 
 def test_soft_needs_an_opened_prompt() -> None:

@@ -101,7 +101,8 @@ class _Work:
         """The next prompt of each waiting row, then of each fresh one, while the allowance lets one start; a row that has none is finished."""
         while self.waiting or self._begin():
             index = self.waiting.popleft()
-            prompt = self.teacher.prompt(self.rows[index])
+            row = self.rows[index]
+            prompt = None if row.turns and row.turns[-1].problem else self.teacher.prompt(row)
             if prompt is None:
                 self.finished[index] = self.rows.pop(index)
             elif self.allowance.start():
@@ -142,11 +143,15 @@ class _Cutter:
     def uncut(self, finished: dict[int, Row]) -> tuple[int, list[Candidate]]:
         """(rows before the first unfinished one, candidates of those after the last part)."""
         following = list(takewhile(finished.__contains__, count_from(self.next)))
-        return self.next + len(following), [c for i in following for c in self.teacher.read(finished[i])]
+        return self.next + len(following), [c for i in following for c in self._read(finished[i])]
+
+    def _read(self, row: Row) -> list[Candidate]:
+        """The row's candidates; where the engine had no answer, with its reason."""
+        problem = next((turn.problem for turn in row.turns if turn.problem), "")
+        found = self.teacher.read(row)
+        return [replace(c, fields=None, problem=problem) for c in found] if problem else found
 
     def _cut(self, finished: dict[int, Row], stop: int) -> None:
-        records: list[dict[str, Any]] = [
-            {"index": i, "candidates": [asdict(c) for c in self.teacher.read(finished.pop(i))]} for i in range(self.next, stop)
-        ]
+        records: list[dict[str, Any]] = [{"index": i, "candidates": [asdict(c) for c in self._read(finished.pop(i))]} for i in range(self.next, stop)]
         write_part(self.folder / f"part-{self.parts:05d}.parquet", records)
         self.next, self.parts = stop, self.parts + 1

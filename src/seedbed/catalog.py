@@ -24,12 +24,15 @@ CATALOG: dict[str, dict[str, str]] = {
     },
     "annotator": {
         "classifier": "seedbed.annotators.classifier:Classifier",
+        "likelihood": "seedbed.annotators.likelihood:Likelihood",
+        "prompted": "seedbed.annotators.prompted:Prompted",
     },
     "filter": {
         "agreement": "seedbed.filters.agreement:Agreement",
         "form": "seedbed.filters.form:Form",
         "dedup": "seedbed.filters.dedup:Dedup",
         "overlap": "seedbed.filters.overlap:Overlap",
+        "quota": "seedbed.filters.quota:Quota",
     },
     "metric": {
         "mauve": "seedbed.metrics.mauve:Mauve",

@@ -6,6 +6,7 @@
     ├── ComponentError   a plug-in or a combination of parts that cannot work
     ├── ModelError       a language model or embedder that cannot be loaded or used
     ├── EngineError      completing or scoring failed
+    │   └── TooLong      a prompt does not fit the model's context (counted, never stops a run)
     ├── StoreError       a run folder that is broken or belongs to another recipe
     ├── RunFailed        the run ended without a usable result
     └── ParseError       a text that is not of the task's form (becomes a drop reason, never stops a run)
@@ -52,6 +53,10 @@ class ModelError(SeedbedError):
 
 class EngineError(SeedbedError):
     """An engine could not complete or score."""
+
+
+class TooLong(EngineError):
+    """A prompt, or one and its continuation, is longer than the engine reads."""
 
 
 class StoreError(SeedbedError):

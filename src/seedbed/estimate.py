@@ -238,7 +238,7 @@ def _annotating(recipe: Recipe, sample: Sample) -> Cost:
     rng = random.Random(seed_for(recipe.seed, "estimate", "annotators"))
     made = [_stand_in(recipe, sample, rng.choice(sample.fit), i, rng) for i in range(LARGE)]
     alone = [a for a in recipe.annotators if not getattr(a.settings, "asks_teacher", False)]
-    backing = Backing(None, cache(recipe.engine.settings.open))
+    backing = Backing(recipe.model.name, None, cache(recipe.engine.settings.open))
 
     def asked(n: int) -> float:
         return _timed(lambda: [a.settings.annotate(made[:n], sample, 0, backing) for a in alone])

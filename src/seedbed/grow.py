@@ -94,7 +94,7 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
         return labelled(sample.task, annotated(said, found), str(recipe.label_by)) if said else found
 
     if recipe.annotators:
-        backing = Backing(teacher, session)
+        backing = Backing(recipe.model.name, teacher, session)
         step = store.step
         said = timer.time("annotations", lambda: step(names["annotations"], lambda out: annotate(out, candidates(), done, sample, backing)))
     kept, dropped = sifted(timer.time("kept", lambda: store.step(names["kept"], lambda out: sift(out, candidates(), done, sample))))

@@ -54,7 +54,7 @@ def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
         complete(made, teacher, session, sample, n, seed_for(recipe.seed, "candidates"), recipe.generate.sampling)
         candidates = read_candidates(made, n)
         if recipe.annotators:
-            annotate(made, candidates, recipe, sample, Backing(teacher, cache(recipe.engine.settings.open)))
+            annotate(made, candidates, recipe, sample, Backing(recipe.model.name, teacher, cache(recipe.engine.settings.open)))
             candidates = annotated(made, candidates)
     judged = tuple((c, _verdict(recipe, sample, c)) for c in candidates)
     whole = [f.kind for f in recipe.filters if f.settings.scope == "set"]

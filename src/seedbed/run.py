@@ -67,7 +67,7 @@ def _steps(store: Store, recipe: Recipe, timer: Timer, replace: bool, limits: Li
     _same_data(store, name, replace)
     store.step(name, lambda folder: write_json(folder / "sample.json", _describe(sample)))
     grown = grow(store, recipe, sample, limits, timer)
-    counts = _counts(grown)
+    counts = _counts(grown, sample)
     if not grown.kept:
         _results(store, {"measures": [], "gain": None, "counts": counts} | grown.cut, {})
         raise RunFailed(_no_row(store, grown, counts))
@@ -176,15 +176,17 @@ def _measured(component: Component, sample: Sample, rows: Sequence[Example], see
     return found
 
 
-def _counts(grown: Grown) -> dict[str, Any]:
-    """annotated: of the kept ones, real inputs that got a target; only with [annotate]."""
+def _counts(grown: Grown, sample: Sample) -> dict[str, Any]:
+    """annotated: of the kept ones, real inputs that got a target; only with [annotate]. quota_not_met: label -> rows missing; only with a quota."""
     by_reason = Counter(f"{d['filter']}:{d['reason']}" for d in grown.dropped)
     places = [grown.fitted / name for name in ("prompt.json", "finetune.json")] if grown.fitted else []
     too_long = [json.loads(place.read_text())["too_long"] for place in places if place.exists()]
     failed = {f"{split} rows longer than the context": n for counted in too_long for split, n in counted.items() if n}
     all_rows = len(grown.kept) + len(grown.dropped)
     found = {"candidates": all_rows, "kept": len(grown.kept), "dropped": dict(sorted(by_reason.items())), "failed": failed}
-    return found | ({"annotated": sum(c.annotated for c in grown.kept)} if grown.recipe.annotate else {})
+    found |= {"annotated": sum(c.annotated for c in grown.kept)} if grown.recipe.annotate else {}
+    quotas = [f.settings.short(grown.kept, sample) for f in grown.recipe.filters if f.kind == "quota"]
+    return found | ({"quota_not_met": quotas[-1]} if quotas else {})
 
 
 def _manifest(grown: Grown, sample: Sample, timer: Timer, counts: dict[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Task:
         known = (*self.inputs, *([self.target] if self.has_labels and self.target else []))
         for name in self.given or ():
             if name not in known:
-                problems.append(f"'given' names {name!r}, which can't be known before. Allowed: {list(known)}.")
+                problems.append(f"'given' names {name!r}, which is no input, nor the label. Allowed: {list(known)}.")
         if self.label_first is not None and not self.has_labels:
             problems.append(f"'label_first' is for tasks with labels. Got kind = {self.kind!r}.")
         names = self.columns

@@ -41,7 +41,7 @@ def _no_engine(model: ModelRef) -> Session:
     raise AssertionError(f"an annotator that says in `needs` that it asks no engine may not open {model}")
 
 
-NOBODY = Backing(None, _no_engine)
+NOBODY = Backing("seedling", None, _no_engine)
 """What an annotator that asks neither teacher nor engine gets."""
 WORDS = {
     "weather": ["will it rain in the north", "how warm is it by the sea", "is there snow on the hills now", "tell me if the wind drops tonight"],
@@ -186,19 +186,35 @@ def check_student(component: Student) -> None:
 
 
 def check_annotator(component: Annotator) -> None:
-    """One distribution a candidate, from its inputs alone: not from its target, nor from `test`; the same twice; none without fields."""
+    """One distribution a candidate, from its inputs alone: not from its target, nor from `test`; the same twice; none without fields.
+
+    One that asks is given few-shot prompts and the toy engine; one that says in `needs` and `asks_teacher` that it does not, nobody.
+    """
     _check_settings(component)
+    if getattr(component, "needs", None) or getattr(component, "asks_teacher", False):
+        from seedbed.engines.toy import Toy
+        from seedbed.generators.hard import Hard
+
+        with tempfile.TemporaryDirectory() as name:
+            Hard().fit(tiny_sample(), "toy", 0, Path(name))
+            _check_annotator(component, Backing("toy", Hard().load(Path(name), tiny_sample().task, "toy"), Toy().open))
+    else:
+        _check_annotator(component, NOBODY)
+
+
+def _check_annotator(component: Annotator, backing: Backing) -> None:
     sample = tiny_sample()
     assert component.supports(sample.task) == "", "an annotator must do the tiny task"
     candidates = tiny_candidates(sample)
-    found = component.annotate(candidates, sample, 0, NOBODY)
+    found = component.annotate(candidates, sample, 0, backing)
     assert isinstance(found, Annotations) and len(found.rows) == len(candidates), f"{len(found.rows)} distributions for {len(candidates)} candidates"
+    assert any(found.rows), "no candidate got a distribution"
     for candidate, row in zip(candidates, found.rows, strict=True):
-        assert bool(row) == (candidate.fields is not None), "a distribution for each candidate with fields, an empty one for each without"
+        assert not row or candidate.fields is not None, "a candidate without fields gets an empty distribution"
         assert not row or (min(row.values()) >= 0 and abs(sum(row.values()) - 1) < 1e-3), "probabilities are 0 or more and sum to 1"
         assert set(row) <= set(sample.task.labels), "only labels of the task have a probability"
-    assert component.annotate(candidates, sample, 0, NOBODY).rows == found.rows, "the same candidates and seed must get the same distributions"
+    assert component.annotate(candidates, sample, 0, backing).rows == found.rows, "the same candidates and seed must get the same distributions"
     turned = [dataclasses.replace(c, fields=c.fields and dict(c.fields) | {"label": "music"}, annotations={}) for c in candidates]
-    assert component.annotate(turned, sample, 0, NOBODY).rows == found.rows, "a candidate's own label may not be looked at"
-    assert component.annotate(candidates, dataclasses.replace(sample, test=()), 0, NOBODY).rows == found.rows, "an annotator may not read test"
-    assert list(component.annotate([], sample, 0, NOBODY).rows) == [], "no candidates, no distributions"
+    assert component.annotate(turned, sample, 0, backing).rows == found.rows, "a candidate's own label may not be looked at"
+    assert component.annotate(candidates, dataclasses.replace(sample, test=()), 0, backing).rows == found.rows, "an annotator may not read test"
+    assert list(component.annotate([], sample, 0, backing).rows) == [], "no candidates, no distributions"

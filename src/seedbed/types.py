@@ -84,11 +84,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """An engine's answer. `finished`: the model ended by itself (False: cut at max_tokens or at the context's end)."""
+    """An engine's answer. `finished`: the model ended by itself (False: cut at max_tokens or at the context's end). problem: why there is none."""
 
     text: str
     tokens: int
     finished: bool
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -274,9 +275,10 @@ class Student(Protocol):
 
 @dataclass(frozen=True)
 class Backing:
-    """Whom an annotator can ask. teacher: the run's, or None where no part of the recipe needs one; open: the run's engine with a model loaded,
-    each model once."""
+    """Whom an annotator can ask. model: the recipe's. teacher: the run's, or None where no part of the recipe needs one. open: the run's engine
+    with a model loaded, each model once."""
 
+    model: str
     teacher: Teacher | None
     open: Callable[[ModelRef], Session]
 

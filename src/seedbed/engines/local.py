@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from seedbed.errors import EngineError
+from seedbed.errors import EngineError, TooLong
 from seedbed.types import Completion, ModelRef, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -73,7 +73,20 @@ class LocalSession:
         with torch.inference_mode():
             prefill = Prefill(self.lm, self.soft, self._forward, self._shapes)
             batch = Batch(self.lm, self._forward, prefill, self._shapes, sampling)
-            yield from batch.complete(self._job(key, prompt, sampling) for key, prompt in prompts)
+            refused: list[tuple[int, Completion]] = []
+
+            def jobs() -> Iterator[Job]:
+                for key, prompt in prompts:
+                    try:
+                        yield self._job(key, prompt, sampling)
+                    except TooLong:
+                        refused.append((key, Completion("", 0, False, f"prompt longer than engine.cache = {self.cache}")))
+
+            for answer in batch.complete(jobs()):
+                yield answer
+                yield from refused
+                refused.clear()
+            yield from refused
 
     def score(self, prompt: Prompt, continuations: Sequence[str], ended: bool = False) -> list[tuple[float, int]]:
         import torch
@@ -90,7 +103,7 @@ class LocalSession:
             encoded = [self.lm.encode(text) + [self.lm.eos] * ended for text in continuations]
             longest = prefix.shape[1] + max(map(len, encoded), default=0)
             if longest > self.lm.context:
-                raise EngineError(f"prompt and continuation have {longest} tokens; the model reads {self.lm.context}. Give shorter texts.")
+                raise TooLong(f"prompt and continuation have {longest} tokens; the model reads {self.lm.context}. Give shorter texts.")
             values = iter(score(self.lm, prefix, [e for e in encoded if e]))
             return [(next(values), len(e)) if e else (0.0, 0) for e in encoded]
 
@@ -125,7 +138,7 @@ class LocalSession:
         ids = self._ids(prompt)
         length = len(ids) + (self.soft.net.t if prompt.soft and self.soft else 0)
         if length >= self.cache:
-            raise EngineError(
+            raise TooLong(
                 f"a prompt of {length} tokens leaves no room in a slot of {self.cache} (the model reads {self.lm.context}). "
                 "Raise engine.cache, or give shorter texts."
             )

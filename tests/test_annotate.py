@@ -1,0 +1,287 @@
+"""[annotate]: real inputs get targets; who names them, what becomes of them, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedbed import recipe as recipes
+from seedbed.annotators.likelihood import Likelihood
+from seedbed.annotators.prompted import Prompted
+from seedbed.answers import drafts, pool_rows
+from seedbed.candidates import complete, read_candidates
+from seedbed.data import load_sample
+from seedbed.engines.local import Local
+from seedbed.engines.toy import Toy
+from seedbed.errors import DataError, RecipeError
+from seedbed.filters.quota import Quota
+from seedbed.gain import lessons
+from seedbed.generators.hard import Hard
+from seedbed.run import run
+from seedbed.specs import Annotate
+from seedbed.testing import tiny_candidates, tiny_sample
+from seedbed.types import Backing, Candidate, Completion, Example, ModelRef, Prompt, Row, Sample, Sampling
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS: dict[str, Any] = {
+    "name": "labels",
+    "seed": 3,
+    "sample": {"path": "examples/helpdesk.csv", "rows": 100, "hide": True},
+    "task": {"kind": "classification", "inputs": ["message"], "target": "queue"},
+    "engine": {"kind": "toy", "order": 5},
+    "generator": {"kind": "hard", "shots": 8},
+    "annotate": {"count": 90},
+    "annotator": [{"kind": "classifier"}],
+    "metric": [{"kind": "memorisation"}],
+    "gain": {"seeds": 1, "volumes": [0.5]},
+}
+
+
+def backing(sample: Sample, folder: Path, shots: int = 5) -> Backing:
+    """Few-shot prompts and the toy engine."""
+    Hard(shots=shots).fit(sample, "toy", 0, folder)
+    return Backing("toy", Hard(shots=shots).load(folder, sample.task, "toy"), Toy().open)
+
+
+def test_a_hidden_pool_is_the_left_out_rows_without_their_targets() -> None:
+    made = recipes.build(LABELS, ROOT)
+    sample = load_sample(made.sample, made.task, made.seed, ROOT)
+    assert [e.id for e in sample.pool] == [e.id for e in sample.more]
+    assert all(set(e.fields) == {"message"} for e in sample.pool)
+    assert len(pool_rows(sample, Annotate(count=90), 1)) == 90
+    assert len(pool_rows(sample, Annotate(count=10**6), 1)) == len(sample.pool)
+
+
+@pytest.fixture(scope="module")
+def labelled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(recipes.build(LABELS, ROOT), tmp_path_factory.mktemp("labels")).folder
+
+
+def test_annotating_alone_fits_no_teacher_and_ships_real_inputs_with_the_label_that_was_read(labelled_run: Path) -> None:
+    made = recipes.build(LABELS, ROOT)
+    sample = load_sample(made.sample, made.task, made.seed, ROOT)
+    assert not [p.name for p in labelled_run.iterdir() if p.name.startswith(("teacher", "candidates"))]
+    kept = [json.loads(line) for line in next(labelled_run.glob("kept-*/kept.jsonl")).read_text().splitlines()]
+    inputs = {e.id: e.fields["message"] for e in sample.pool}
+    assert kept and all(inputs[c["provenance"]["sources"][0]] == c["fields"]["message"] for c in kept)
+    assert all(c["fields"]["queue"] == next(iter(c["annotations"]["classifier"])) for c in kept)
+    scores = json.loads((labelled_run / "scores.json").read_text())
+    assert scores["counts"]["annotated"] == scores["counts"]["kept"] == len(kept)
+    assert scores["counts"]["candidates"] == 90
+    assert all(m["value"] is None for m in scores["measures"])  # of real text there is nothing to measure
+
+
+def test_real_labels_are_not_looked_at(tmp_path: Path, labelled_run: Path) -> None:
+    rows = (ROOT / "examples/helpdesk.csv").read_text().splitlines()
+    made = recipes.build(LABELS, ROOT)
+    sample = load_sample(made.sample, made.task, made.seed, ROOT)
+    pool = {e.fields["message"] for e in sample.pool}
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"message": m, "queue": "a label that no task has"}) + "\n" for m in sorted(pool)))
+    other = LABELS | {"sample": {"path": str(ROOT / "examples/helpdesk.csv"), "rows": 100}, "annotate": {"count": 90, "path": "pool.jsonl"}}
+    folder = run(recipes.build(other, tmp_path), tmp_path / "out").folder
+    kept = [json.loads(line) for line in next(folder.glob("kept-*/kept.jsonl")).read_text().splitlines()]
+    said = {
+        json.loads(line)["fields"]["message"]: json.loads(line)["fields"]["queue"] for line in next(labelled_run.glob("kept-*/kept.jsonl")).open()
+    }
+    both = [c for c in kept if c["fields"]["message"] in said]
+    assert len(rows) > 1
+    assert both and all(said[c["fields"]["message"]] == c["fields"]["queue"] for c in both)
+
+
+def test_annotating_and_generating_in_one_run(tmp_path: Path) -> None:
+    settings = LABELS | {"name": "both", "generate": {"count": 60, "max_tokens": 200, "temperature": 0.7}, "annotate": {"count": 40}}
+    scores = run(recipes.build(settings, ROOT), tmp_path).scores
+    assert scores["counts"]["candidates"] == 100
+    assert 0 < scores["counts"]["annotated"] < scores["counts"]["kept"]
+    assert next(m for m in scores["measures"] if m["name"] == "verbatim_rate")["n"] == scores["counts"]["kept"] - scores["counts"]["annotated"]
+
+
+def test_the_teacher_writes_the_targets_of_a_task_without_labels(tmp_path: Path) -> None:
+    rows = [
+        {"data": [["sky", p, c]], "text": f"the sky is {c} over the {p}"} for c in ("blue", "grey", "red") for p in ("sea", "hill", "town", "bay")
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    settings = LABELS | {
+        "sample": {"path": "rows.jsonl", "rows": 6, "test_share": 0.2, "hide": True},
+        "task": {"kind": "data2text", "inputs": ["data"], "target": "text"},
+        "annotator": [],
+        "filter": [{"kind": "form", "slack": 9.0}],
+        "annotate": {"temperature": 1.0},
+        "generate": {"count": 0, "max_tokens": 80},
+    }
+    folder = run(recipes.build(settings, tmp_path), tmp_path / "out").folder
+    kept = [json.loads(line) for line in next(folder.glob("kept-*/kept.jsonl")).read_text().splitlines()]
+    assert kept and all(c["fields"]["text"] and c["provenance"]["generator"] == "annotate" and c["id"].startswith("a") for c in kept)
+    assert list(folder.glob("answers-*/part-*.parquet"))
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("answers-*/*")}
+    run(recipes.build(settings, tmp_path), tmp_path / "out")
+    assert before == {p: p.stat().st_mtime_ns for p in folder.glob("answers-*/*")}
+
+
+def test_likelihood_is_brute_force_on_the_toy_engine(tmp_path: Path) -> None:
+    sample = tiny_sample()
+    asked = backing(sample, tmp_path)
+    made = drafts(sample.task, sample.test)
+    assert asked.teacher is not None
+    for normalise in ("tokens", "none"):
+        found = Likelihood(normalise, calibrate=False).annotate(made, sample, 0, asked)
+        for candidate, row in zip(made, found.rows, strict=True):
+            prompt = asked.teacher.prompt(Row(0, _seed(candidate), candidate.fields or {}, candidate.id))
+            assert prompt is not None and prompt.text.rstrip("\n").endswith(f"Text: {(candidate.fields or {})['text']}")
+            session, scores = asked.open(ModelRef("toy")), []
+            for label in sample.task.labels:
+                [(value, tokens)] = session.score(replace(prompt, text=prompt.text + "Label:"), [f" {label}{prompt.stop}"])
+                scores.append(math.exp(value / tokens if normalise == "tokens" else value))
+            assert row == {label: pytest.approx(s / sum(scores)) for label, s in zip(sample.task.labels, scores, strict=True)}
+
+
+def _seed(candidate: Candidate) -> int:
+    from seedbed.types import seed_for
+
+    return seed_for(0, "likelihood", candidate.id)
+
+
+def test_the_temperature_is_the_best_on_dev_and_changes_no_first_choice(tmp_path: Path) -> None:
+    sample = tiny_sample()
+    made = drafts(sample.task, sample.test)
+    plain, fitted = (Likelihood(calibrate=c).annotate(made, sample, 0, backing(sample, tmp_path)) for c in (False, True))
+    assert [max(r, key=r.__getitem__) for r in plain.rows] == [max(r, key=r.__getitem__) for r in fitted.rows]
+    assert fitted.facts["dev_log_likelihood"] > plain.facts["dev_log_likelihood"]
+    assert fitted.facts["dev_accuracy"] == plain.facts["dev_accuracy"]
+
+
+def test_rows_too_long_for_the_model_are_counted_and_dropped(tmp_path: Path) -> None:
+    sample = tiny_sample()
+    long = Example("long", {"text": "word " * 900, "label": "music"})
+    asked = replace(backing(sample, tmp_path, shots=1), open=Local(cache=512).open, model="seedling")
+    assert asked.teacher is not None
+    teacher = Hard(shots=1).load(tmp_path, sample.task, "seedling")
+    made = drafts(sample.task, (*sample.test[:1], long))
+    found = Likelihood().annotate(made, sample, 0, replace(asked, teacher=teacher))
+    assert found.rows[0] and not found.rows[1]
+    assert found.facts["too_long"] == 1
+
+
+def test_votes_are_shares_of_the_answers_that_are_labels(tmp_path: Path) -> None:
+    sample = tiny_sample()
+
+    class Says:
+        """An engine that answers the same four things in turn."""
+
+        def complete(self, prompts: Any, sampling: Sampling) -> Any:
+            for i, (key, _) in enumerate(prompts):
+                yield key, Completion([" weather", "Weather\nand more", " music", " no idea"][i % 4], 1, True)
+
+    found = Prompted(votes=4).annotate(drafts(sample.task, sample.test[:2]), sample, 0, replace(backing(sample, tmp_path), open=lambda model: Says()))
+    assert list(found.rows) == [{"weather": 2 / 3, "music": 1 / 3}] * 2
+    assert found.facts == {"votes": 8, "invalid": 2}
+
+
+def test_a_quota_keeps_the_first_of_each_label_and_says_what_is_short() -> None:
+    sample = tiny_sample()
+    made = tiny_candidates(sample)
+    verdicts = Quota(per_label=2).judge(made, sample)
+    kept = [c for c, v in zip(made, verdicts, strict=True) if v.keep]
+    assert [sum((c.fields or {}).get("label") == label for c in kept) for label in sample.task.labels] == [2, 2]
+    assert {v.reason for v in verdicts} == {"", "over quota"}
+    assert Quota(per_label=3).short(kept, sample) == {"music": 1, "weather": 1}
+
+
+def test_a_row_teaches_its_annotators_distribution_only_where_they_agree() -> None:
+    def row(label: str, said: dict[str, float]) -> Candidate:
+        return Candidate("c", 0, "", {"label": label}, True, annotations={"x": said})
+
+    said = {"a": 0.7, "b": 0.295, "c": 0.005}
+    found = lessons([row("a", said), row("b", said), row("a", {})], "label", "x")
+    assert found[0].target_probs == {"a": 0.7, "b": 0.295}  # up to 0.99 of the mass
+    assert found[1].target_probs is None and found[2].target_probs is None
+    assert lessons([row("a", said)], "label", None)[0].target_probs is None
+
+
+def test_a_pool_row_that_is_a_test_row_is_dropped(tmp_path: Path) -> None:
+    made = recipes.build(LABELS, ROOT)
+    sample = load_sample(made.sample, made.task, made.seed, ROOT)
+    rows = [e.fields["message"] for e in (*sample.test[:5], *sample.pool[:20])]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"message": m}) + "\n" for m in rows))
+    settings = LABELS | {"sample": {"path": str(ROOT / "examples/helpdesk.csv"), "rows": 100}, "annotate": {"path": "pool.jsonl"}}
+    scores = run(recipes.build(settings, tmp_path), tmp_path / "out").scores
+    assert scores["counts"]["dropped"]["overlap:copy of test"] == 5
+    assert not [reason for reason in scores["counts"]["dropped"] if "other" in reason]
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"annotator": []}, "needs an annotator that names the labels"),
+    ({"annotate": {"by": "likelihoud"}}, "is no annotator of the recipe"),
+    ({"sample": {"path": "examples/helpdesk.csv"}}, "needs inputs: give annotate.path"),
+    ({"sample": {"path": "examples/helpdesk.csv", "rows": 9, "hide": True, "pool": "x.csv"}}, "Got both, give one"),
+    ({"sample": {"path": "examples/helpdesk.csv", "hide": True}}, "Got neither, give one"),
+    ({"generator": {"kind": "soft"}, "annotator": [{"kind": "likelihood"}]}, "makes new rows only"),
+    ({"annotate": {"count": 0}}, "greater than or equal to 1"),
+    ({"task": {"kind": "plain", "inputs": ["message"]}, "annotator": []}, "no use for a plain task"),
+    (
+        {"task": {"kind": "text2text", "inputs": ["message"], "target": "queue"}, "generator": {"kind": "soft"}, "annotator": []},
+        "makes new rows only",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_a_recipe_that_cannot_annotate_says_why(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipes.build(LABELS | change, ROOT)
+
+
+def test_a_run_that_makes_nothing_is_refused() -> None:
+    settings = {k: v for k, v in LABELS.items() if k != "annotate"} | {"generate": {"count": 0}}
+    with pytest.raises(RecipeError, match="makes no row"):
+        recipes.build(settings, ROOT)
+
+
+def test_a_pool_with_wrong_fields_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "pool.jsonl").write_text('{"massage": "hello"}\n')
+    settings = LABELS | {"sample": {"path": str(ROOT / "examples/helpdesk.csv"), "rows": 100}, "annotate": {"path": "pool.jsonl"}}
+    with pytest.raises(DataError, match=r"no column 'message'.*Did you mean 'massage'"):
+        run(recipes.build(settings, tmp_path), tmp_path / "out")
+
+
+def test_an_engine_without_an_answer_costs_its_row_alone(tmp_path: Path) -> None:
+    sample = tiny_sample()
+    Hard(shots=2).fit(sample, "toy", 0, tmp_path)
+    teacher = Hard(shots=2).load(tmp_path, sample.task, "toy")
+
+    class Half:
+        def complete(self, prompts: Any, sampling: Sampling) -> Any:
+            for key, prompt in prompts:
+                assert isinstance(prompt, Prompt)
+                yield key, Completion("", 0, False, "too long") if key % 2 else Completion("Label: music\nText: a tune", 9, True)
+
+    complete(tmp_path, teacher, Half(), sample, 10, 0, Sampling())  # type: ignore[arg-type]
+    found = read_candidates(tmp_path, 10)
+    assert [c.problem for c in found] == ["", "too long"] * 5
+    assert [c.fields is None for c in found] == [False, True] * 5
+
+
+def test_a_limit_on_tokens_cuts_the_answers_and_the_next_call_goes_on(tmp_path: Path) -> None:
+    from seedbed.limits import Limits
+
+    rows = [{"source": f"number {i} of many", "target": f"the {i}th"} for i in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    settings = LABELS | {
+        "sample": {"path": "rows.jsonl", "rows": 10, "test_share": 0.1, "hide": True},
+        "task": {"kind": "text2text", "inputs": ["source"], "target": "target"},
+        "annotator": [],
+        "filter": [],
+        "generate": {"count": 0, "max_tokens": 30},
+    }
+    made = recipes.build(settings, tmp_path)
+    cut = run(made, tmp_path / "out", limits=Limits(tokens=150)).scores["cut"]
+    assert 0 < cut["rows"] < cut["of"] == 26
+    whole = run(made, tmp_path / "out")
+    fresh = run(made, tmp_path / "fresh")
+    for name in ("scores.json", "dataset/README.md"):
+        assert (whole.folder / name).read_bytes() == (fresh.folder / name).read_bytes()
