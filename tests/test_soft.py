@@ -12,7 +12,7 @@ from seedbed.engines.local import Local
 from seedbed.errors import DataError, EngineError, ModelError
 from seedbed.generators.soft import Soft
 from seedbed.lm import load as load_module
-from seedbed.lm import train
+from seedbed.lm import loop, train
 from seedbed.lm.decode import load_soft
 from seedbed.lm.embed import embed
 from seedbed.lm.load import load, weights_hash
@@ -118,17 +118,17 @@ def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeyp
     whole.mkdir()
     stopped.mkdir()
     soft.fit(sample, "seedling", 0, whole)
-    honest = train._save
+    honest = loop._save
 
     def stop_after(*args: object) -> None:
         honest(*args)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "_save", stop_after)
+    monkeypatch.setattr(loop, "_save", stop_after)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             soft.fit(sample, "seedling", 0, stopped)
-    monkeypatch.setattr(train, "_save", honest)
+    monkeypatch.setattr(loop, "_save", honest)
     soft.fit(sample, "seedling", 0, stopped)
     assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in stopped.iterdir()}
 

@@ -127,7 +127,9 @@ class Soft:
 
         (texts, z), (dev_texts, dev_z) = fit, dev
         net = self._start(form, lm, texts, z, seed)
-        how = train.Fitting(self.epochs, self.patience, self.batch, self.prompt_lr, self.network_lr, self.weight_decay)
+        how = train.Fitting(
+            self.epochs, self.patience, self.batch, prompt_lr=self.prompt_lr, network_lr=self.network_lr, weight_decay=self.weight_decay
+        )
         log = train.fit(lm, net, texts, z, dev_texts, dev_z, how, seed_for(seed, "fit", form), out / f"checkpoint-{form}.safetensors", deadline)
         best = min(log, key=lambda entry: entry["dev"])
         order = torch.randperm(len(dev_z), generator=torch.Generator().manual_seed(seed_for(seed, "shuffle")))

@@ -49,7 +49,7 @@ def plain(model: Any) -> bool:
     return (
         config.model_type in PLAIN
         and type(model).__name__.endswith("ForCausalLM")
-        and type(model.model.layers[0].self_attn.q_proj) is torch.nn.Linear
+        and all(type(m) is torch.nn.Linear for name, m in model.model.layers.named_modules() if name.endswith("_proj"))
         and config.hidden_act == "silu"
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         and (config.model_type != "mistral" or config.sliding_window is None)

@@ -24,6 +24,7 @@ def fits(model: Any) -> bool:
         type(model).__name__ == "LlamaForCausalLM"
         and config.hidden_act == "silu"
         and not (config.attention_bias or config.mlp_bias)
+        and all(type(m) is torch.nn.Linear for name, m in model.model.layers.named_modules() if name.endswith("_proj"))
         and config.rope_parameters.get("rope_type", "default") in ("default", "linear", "llama3", "yarn")
     )
 

@@ -1,20 +1,27 @@
-"""Loads a frozen causal language model: the shipped `seedling`, a folder, or a hub name."""
+"""Loads a causal language model, frozen: the shipped `seedling`, a folder, or a hub name."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import math
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from seedbed.errors import ModelError
-from seedbed.lm.states import States
+from seedbed.lm.states import States, memory
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models"
+
+
+LoadIn = Literal["4bit", "8bit"]
+WIDTHS = {"4bit": 0.6, "8bit": 1.1}
+"""Bytes a weight, with scales and the layers that stay whole."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +80,41 @@ def weights_hash(model: Any) -> str:
 
 def stored_hash(place: str) -> str:
     """SHA-256 of the weight files of a folder or hub name: the same in every type that they are loaded in. Raises OSError where there are none."""
+    digest = hashlib.sha256()
+    for path in _stored(place):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _stored(place: str) -> list[Path]:
+    """The weight files of a folder or hub name."""
     from transformers.utils import cached_file
 
     index = cached_file(place, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
     names = sorted(set(json.loads(Path(index).read_text())["weight_map"].values())) if index else ["model.safetensors"]
-    digest = hashlib.sha256()
-    for name in names:
-        with Path(cached_file(place, name)).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return [Path(cached_file(place, name)) for name in names]
+
+
+def _need_room(name: str, place: str, width: float, copies: int, device: str) -> None:
+    """Raises ModelError, before anything is read, when so many copies of the weights, `width` bytes each, are more than the memory."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in _stored(place):
+        with safe_open(path, "pt") as file:
+            count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 (not a dict)
+    have, need = memory(device), count * width * copies
+    if need <= have:
+        return
+    ways = [('method = "lora"', width)] if copies > 1 else []
+    ways += [('load_in = "4bit" with method = "lora", on CUDA', WIDTHS["4bit"])]
+    fitting = [way for way, each in ways if count * each <= have] + [f"a model of at most {have / width / copies:,.0f} weights"]
+    what = f"{copies} copies of its {count:,} weights (gradients, AdamW's moments, the best so far)" if copies > 1 else f"its {count:,} weights"
+    raise ModelError(
+        f"[model] name = {name!r}: {what} take {need / 1e9:.2f} GB, and this machine's {device} memory is {have / 1e9:.2f} GB. "
+        f"What fits: {'; '.join(fitting)}."
+    )
 
 
 def quick_dtype() -> torch.dtype:
@@ -98,7 +131,11 @@ def quick_dtype() -> torch.dtype:
 
 def load(name: str, dtype: torch.dtype = torch.float32, device: str | None = None) -> LM:
     """Loads a model once a process. Raises ModelError when it cannot be found or is no causal LM of transformers."""
-    return _load(name, dtype, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return _load(name, dtype, device or usual_device())
+
+
+def usual_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @cache
@@ -117,6 +154,13 @@ def fast_bf16(device: str) -> bool:
 
 @cache
 def _load(name: str, dtype: torch.dtype, device: str) -> LM:
+    return fresh(name, dtype, device)
+
+
+def fresh(name: str, dtype: torch.dtype, device: str, load_in: LoadIn | None = None, copies: int = 1) -> LM:
+    """A model of one's own, to be changed. copies: of the weights that the work will hold; load_in: bitsandbytes' 4 or 8 bits, on CUDA alone.
+
+    Raises ModelError as `load` does, and where the memory is too small or bits cannot be had."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -124,7 +168,9 @@ def _load(name: str, dtype: torch.dtype, device: str) -> LM:
     logging.disable_progress_bar()
     try:
         place = locate(name)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True).to(device)
+        _need_room(name, place, WIDTHS[load_in] if load_in else dtype.itemsize, copies, device)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, **_bits(load_in, device))
+        model = model if load_in else model.to(device)
         tokenizer = AutoTokenizer.from_pretrained(place)
         identity = stored_hash(place)
     except (OSError, ValueError) as error:
@@ -143,3 +189,17 @@ def _load(name: str, dtype: torch.dtype, device: str) -> LM:
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or tokenizer.model_max_length)
     dim = int(model.get_input_embeddings().embedding_dim)
     return LM(name, model, tokenizer, identity, context, int(eos), int(bos), dim)
+
+
+def _bits(load_in: LoadIn | None, device: str) -> dict[str, Any]:
+    """What `from_pretrained` needs to load in few bits."""
+    if load_in is None:
+        return {}
+    if device != "cuda":
+        raise ModelError(f'load_in = "{load_in}" needs a CUDA device, and this machine has none. Leave load_in out; weights are then loaded whole.')
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(f"load_in = \"{load_in}\" needs bitsandbytes, which is not installed. Install it: pip install 'seedbed[bitsandbytes]'.")
+    from transformers import BitsAndBytesConfig
+
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": quick_dtype()}  # QLoRA, Dettmers et al. 2023
+    return {"quantization_config": BitsAndBytesConfig(**(four if load_in == "4bit" else {"load_in_8bit": True})), "device_map": {"": 0}}

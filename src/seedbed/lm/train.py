@@ -1,39 +1,28 @@
-"""Fits a soft prompt to texts by the frozen model's likelihood (SoftSRV, arXiv 2410.16534, equation 2); resumable to the same bytes."""
+"""Fits a soft prompt to texts by the frozen model's likelihood (SoftSRV, arXiv 2410.16534, equation 2)."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from seedbed.errors import ModelError
 from seedbed.limits import NEVER, Deadline
-from seedbed.lm.batches import Text, batches, passes, steps_of
+from seedbed.lm import loop
+from seedbed.lm.batches import Text, passes
 from seedbed.lm.load import LM
 from seedbed.lm.prompts import SoftPrompt
-from seedbed.progress import bar
-from seedbed.types import seed_for
 
 
-@dataclass(frozen=True)
-class Fitting:
-    """How theta is trained. epochs: at most; patience: evaluations on dev without a new best before stopping; rates are relative to RMS 1."""
+@dataclass(frozen=True, kw_only=True)
+class Fitting(loop.Schedule):
+    """How theta is trained; rates are relative to RMS 1."""
 
-    epochs: int
-    patience: int
-    batch: int
     prompt_lr: float
     network_lr: float
     weight_decay: float
-    warmup: int = 30
-    clip: float = 1.0
 
 
 def encode(lm: LM, split: tuple[str, str]) -> Text:
@@ -74,19 +63,6 @@ def mean_nll(lm: LM, net: SoftPrompt | None, z: torch.Tensor | None, texts: Sequ
     return total / tokens
 
 
-@dataclass
-class _State:
-    """What a checkpoint holds beside tensors. losses, tokens: of the training texts since the last evaluation."""
-
-    step: int = 0
-    best: float = math.inf
-    best_step: int = 0
-    waited: int = 0
-    log: list[dict[str, float]] = field(default_factory=list)
-    losses: float = 0.0
-    tokens: int = 0
-
-
 def fit(
     lm: LM,
     net: SoftPrompt,
@@ -101,58 +77,49 @@ def fit(
 ) -> list[dict[str, float]]:
     """Trains `net` in place to its best dev loss and returns the log, one entry an evaluation.
 
-    z: (n, e), dev_z: (m, e). Evaluates once an epoch, at least every 20 steps; each evaluation is a checkpoint from which a
-    stopped fit goes on to the same result. A fit that the deadline cuts does one step at least, leaves such a checkpoint, and its
-    last log entry has "cut": the steps it would have gone on to. Raises ModelError when the loss is not finite.
+    z: (n, e), dev_z: (m, e). What is evaluated when, and how a fit is stopped and goes on: see `loop.fit`.
     """
-    optimiser = torch.optim.AdamW(net.groups(how.prompt_lr, how.network_lr, how.weight_decay), betas=(0.9, 0.98))
-    peaks = [group["lr"] for group in optimiser.param_groups]
-    best = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    state = _restore(checkpoint, net, optimiser, best) if checkpoint.exists() else _State()
-    epoch_steps = steps_of(len(texts), how.batch)
-    every = max(epoch_steps, 20)
-    last = epoch_steps * how.epochs
-    with bar(f"fit {net.form}", last) as update:
-        for picked in _stream(texts, how, net.t, seed, state.step, last):
-            if state.waited >= how.patience:
-                break
-            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-                group["lr"] = peak * min(1.0, (state.step + 1) / how.warmup)
-            count = sum(len(texts[i].target) for i in picked)
-            dropout = torch.Generator().manual_seed(seed_for(seed, "dropout", state.step))
-            state.losses += _gradients(lm, net, texts, z, picked, count, dropout)
-            torch.nn.utils.clip_grad_norm_(net.parameters(), how.clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            state.tokens, state.step = state.tokens + count, state.step + 1
-            if not math.isfinite(state.losses):
-                raise ModelError(
-                    f"fit {net.form}: the loss is not finite at step {state.step}. Lower generator.prompt_lr (now {how.prompt_lr}) or network_lr."
-                )
-            if state.step % every == 0 or state.step == last:
-                _note(state, best, net, mean_nll(lm, net, dev_z, dev), epoch_steps)
-                _save(checkpoint, net, optimiser, best, state)
-            update(state.step, f"dev {state.best:.3f} nats" if state.log else "")
-            if deadline.over() and state.step < last and state.waited < how.patience:
-                _save(checkpoint, net, optimiser, best, state)
-                if state.tokens:  # the last step was no evaluation; what follows is not in the checkpoint
-                    _note(state, best, net, mean_nll(lm, net, dev_z, dev), epoch_steps)
-                state.log[-1]["cut"] = last
-                break
-    net.load_state_dict(best)
-    return state.log
+    return loop.fit(_Fit(lm, net, texts, z, dev, dev_z, how), how, seed, checkpoint, deadline)
 
 
-def _note(state: _State, best: dict[str, torch.Tensor], net: SoftPrompt, dev: float, epoch_steps: int) -> None:
-    """One evaluation: an entry of the log, and the parameters in `best` where it is a new one."""
-    entry = {"step": state.step, "epoch": round(state.step / epoch_steps, 2), "train": state.losses / state.tokens, "dev": dev}
-    state.log.append(entry)
-    state.losses, state.tokens = 0.0, 0
-    if dev < state.best:
-        state.best, state.best_step, state.waited = dev, state.step, 0
-        best.update({name: value.detach().clone() for name, value in net.state_dict().items()})
-    else:
-        state.waited += 1
+@dataclass(frozen=True)
+class _Fit:
+    """A soft prompt as `loop.fit` trains it."""
+
+    lm: LM
+    net: SoftPrompt
+    texts: Sequence[Text]
+    z: torch.Tensor
+    dev_texts: Sequence[Text]
+    dev_z: torch.Tensor
+    how: Fitting
+
+    @property
+    def name(self) -> str:
+        return self.net.form
+
+    @property
+    def remedy(self) -> str:
+        return f"Lower generator.prompt_lr (now {self.how.prompt_lr}) or network_lr."
+
+    @property
+    def prompt(self) -> int:
+        return self.net.t
+
+    def groups(self) -> list[dict[str, Any]]:
+        return self.net.groups(self.how.prompt_lr, self.how.network_lr, self.how.weight_decay)
+
+    def gradients(self, picked: list[int], count: int, seed: int) -> float:
+        return _gradients(self.lm, self.net, self.texts, self.z, picked, count, torch.Generator().manual_seed(seed))
+
+    def dev(self) -> float:
+        return mean_nll(self.lm, self.net, self.dev_z, self.dev_texts)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return self.net.state_dict()
+
+    def load(self, weights: dict[str, torch.Tensor]) -> None:
+        self.net.load_state_dict(weights)
 
 
 def _gradients(lm: LM, net: SoftPrompt, texts: Sequence[Text], z: torch.Tensor, picked: list[int], count: int, dropout: torch.Generator) -> float:
@@ -163,37 +130,3 @@ def _gradients(lm: LM, net: SoftPrompt, texts: Sequence[Text], z: torch.Tensor, 
         (loss / count).backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total
-
-
-def _stream(texts: Sequence[Text], how: Fitting, prompt: int, seed: int, start: int, last: int) -> Iterator[list[int]]:
-    """The batch of step `start`, the next, ...; a function of the step alone."""
-    step, epoch_steps = start, steps_of(len(texts), how.batch)
-    while step < last:
-        epoch, offset = divmod(step, epoch_steps)
-        for picked in batches(texts, how.batch, seed_for(seed, "epoch", epoch), prompt)[offset:]:
-            yield picked
-            step += 1
-
-
-def _save(path: Path, net: SoftPrompt, optimiser: torch.optim.Optimizer, best: dict[str, torch.Tensor], state: _State) -> None:
-    tensors = {f"now/{k}": v.detach().contiguous() for k, v in net.state_dict().items()} | {f"best/{k}": v.contiguous() for k, v in best.items()}
-    for i, values in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{i}/{k}": torch.as_tensor(v).contiguous() for k, v in values.items()}
-    partial = path.with_name(path.name + ".partial")
-    save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata={"state": json.dumps(asdict(state))})
-    partial.replace(path)
-
-
-def _restore(path: Path, net: SoftPrompt, optimiser: torch.optim.Optimizer, best: dict[str, torch.Tensor]) -> _State:
-    with safe_open(path, "pt") as file:
-        facts: dict[str, Any] = json.loads(file.metadata()["state"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    net.load_state_dict({k.removeprefix("now/"): v for k, v in tensors.items() if k.startswith("now/")})
-    best.update({k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")})
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser/"):
-            _, i, field = name.split("/")
-            moments.setdefault(int(i), {})[field] = value
-    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-    return _State(**facts)

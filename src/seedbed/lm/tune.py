@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import torch
 from seedbed.errors import ModelError
 from seedbed.lm.batches import batches
 from seedbed.lm.classify import Learned, Learner, Lesson, known_targets
+from seedbed.lm.loop import seeded
 from seedbed.progress import bar
 from seedbed.types import Example, seed_for
 
@@ -115,7 +116,7 @@ def _load(name: str, where: str, task: Task, labels: int, seed: int) -> tuple[An
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # that the head is new is the purpose
     try:
-        with _seeded(seed_for(seed, "head"), "cpu"):
+        with seeded(seed_for(seed, "head"), "cpu"):
             # A head for other labels, as a model tuned on another task has one, is drawn anew too.
             model = AutoModelForSequenceClassification.from_pretrained(
                 place, num_labels=labels, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True
@@ -153,7 +154,7 @@ def _rate(step: int, steps: int, warmup: float) -> float:
 
 def _step(model: Any, optimiser: torch.optim.Optimizer, texts: Sequence[_Ids], weights: torch.Tensor, where: str, seed: int) -> None:
     model.train()
-    with _seeded(seed, model.device.type):
+    with seeded(seed, model.device.type):
         loss = -(weights * torch.log_softmax(_logits(model, texts), dim=1)).sum() / len(texts)
     if not torch.isfinite(loss):
         raise ModelError(f"{where} fine-tuning: the loss is not finite. Lower lr, or choose another model.")
@@ -161,14 +162,6 @@ def _step(model: Any, optimiser: torch.optim.Optimizer, texts: Sequence[_Ids], w
     torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-
-
-@contextmanager
-def _seeded(seed: int, device: str) -> Iterator[None]:
-    """The global generators of torch hold the seed inside, and what they held before afterwards: dropout and new heads read no other."""
-    with torch.random.fork_rng([torch.cuda.current_device()] if device == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _logits(model: Any, texts: Sequence[_Ids]) -> torch.Tensor:
