@@ -10,7 +10,8 @@ from conftest import shared_data
 
 from seedbed.data import examples, read
 from seedbed.errors import ParseError
-from seedbed.task import Task, columns_used, final_number, labels_of
+from seedbed.scores import final_number
+from seedbed.task import Task, columns_used, labels_of
 from seedbed.types import Example
 
 SETS = {
@@ -172,9 +173,10 @@ def test_f1a_and_em_of_a_hand_case() -> None:
 def test_bleu_of_equal_texts_is_100_whatever_reference_they_equal() -> None:
     pytest.importorskip("sacrebleu")
     texts = ["the cat sat on the mat", "one two three four five"]
-    assert scores(SETS["sgd"], texts, texts) == {"bleu": 100.0}
-    assert scores(SETS["webnlg"], texts, ["x", "y"], references=[["no cat at all", texts[0]], [texts[1]]]) == {"bleu": 100.0}
-    assert scores(SETS["sgd"], ["nothing in common here", "nor in this one"], texts)["bleu"] < 10
+    none: list[Any] = [[], []]
+    assert scores(SETS["sgd"], texts, texts, acts=none, context=none)["bleu"] == 100.0
+    assert scores(SETS["webnlg"], texts, ["x", "y"], triples=none, references=[["no cat at all", texts[0]], [texts[1]]])["bleu"] == 100.0
+    assert scores(SETS["sgd"], ["nothing in common here", "nor in this one"], texts, acts=none, context=none)["bleu"] < 10
 
 
 NUMBERS = [
@@ -194,7 +196,7 @@ def test_final_number(answer: str, number: str | None) -> None:
 
 def test_other_kinds_have_their_scores() -> None:
     assert scores(SETS["gsm8k"], ["I say 72.0", "none", "3"], ["#### 72", "#### 5", "#### 4"]) == {"accuracy": round(100 / 3, 6)}
-    assert scores(Task("text2text", ("a",), "b"), [" x ", "y"], ["x", "z"]) == {"exact_match": 50.0}
+    assert scores(Task("text2text", ("a",), "b"), [" x ", "y"], ["x", "z"])["exact_match"] == 50.0
 
 
 def test_what_cannot_be_scored_is_none_with_its_reason() -> None:

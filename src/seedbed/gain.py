@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from seedbed.scores import bleu_of, bleu_statistics, exact_match
 from seedbed.stats import DRAWS, Difference, equal_draw, paired_difference
 from seedbed.task import Task
 from seedbed.types import Candidate, Example, Sample, Student, seed_for
@@ -25,9 +25,6 @@ MASS = 0.99
 FULL_ROWS = 2000
 """The most real rows of the `full` arm and of the real-only curve."""
 FRACTIONS = (0.25, 0.5, 1.0)
-SLOW_DRAWS = 300
-"""Bootstrap draws where a score has to be computed anew from the texts (BLEU)."""
-RATIOS = ("accuracy", "exact_match", "f1a")
 FEWEST_BLOCKS = 4
 """So many test rows must change, all for the better, before a percentile interval can leave out 0: exp(-4) < 0.025 < exp(-3)."""
 
@@ -233,49 +230,40 @@ class _Ruler:
     def blocks(self) -> int:
         return int(self.block_of.max()) + 1
 
-    @property
-    def draws(self) -> int:
-        return DRAWS if self.metric in RATIOS else SLOW_DRAWS
-
     def scorer(self, runs: Sequence[Sequence[str]]) -> Scorer:
         """runs: one list of predictions a seed."""
-        block_of = self.block_of
-        if self.metric in RATIOS:
-            # Two flat arrays a run: summing what a draw picked is then 8 times faster than from one (blocks, 2).
-            sums = [[np.bincount(block_of, part) for part in self._parts(predictions).T] for predictions in runs]
+        # Flat arrays: summing what a draw picked is then 8 times faster than from one (blocks, parts).
+        sums = [[np.bincount(self.block_of, part) for part in self._parts(predictions).T] for predictions in runs]
 
-            def ratio(s: int, picked: np.ndarray) -> float:
-                top, bottom = (float(part.take(picked).sum()) for part in sums[s])
-                return 100 * top / bottom if bottom else 0.0
+        def score(s: int, picked: np.ndarray) -> float:
+            found = [float(part.take(picked).sum()) for part in sums[s]]
+            if self.metric == "bleu":
+                return bleu_of(found)
+            return 100 * found[0] / found[1] if found[1] else 0.0
 
-            return ratio
-        members = [np.flatnonzero(block_of == b) for b in range(self.blocks)]
-
-        def anew(s: int, picked: np.ndarray) -> float:
-            rows = np.concatenate([members[b] for b in picked])
-            value = self.task.score([runs[s][i] for i in rows], [self.test[i] for i in rows])[0].value
-            return math.nan if value is None else value
-
-        return anew
+        return score
 
     def _parts(self, predictions: Sequence[str]) -> np.ndarray:
-        """float (rows, 2) whose column sums divide into the score: hits over rows, or F1a = 2 TP / (predicted true + really true)."""
-        gold = [str(e.fields[str(self.task.target)]) for e in self.test]
+        """float (rows, parts) whose column sums make the score: BLEU's counts; hits and rows; F1a's 2 TP and (predicted true + really true)."""
+        pairs = list(zip(predictions, self.test, strict=True))
+        if self.metric == "bleu":
+            return np.array([bleu_statistics(p, self.task.references_of(e)) for p, e in pairs])
         if self.metric == "f1a":
-            pairs = [(p == "true", g == "true") for p, g in zip(predictions, gold, strict=True)]
-            return np.array([(2.0 * (p and g), float(p) + float(g)) for p, g in pairs])
+            true = [(p == "true", e.fields[str(self.task.target)] == "true") for p, e in pairs]
+            return np.array([(2.0 * (p and g), float(p) + float(g)) for p, g in true])
         if self.task.has_labels:
-            return np.array([(float(p == g), 1.0) for p, g in zip(predictions, gold, strict=True)])
-        alone = [self.task.score([p], [e])[0].value or 0.0 for p, e in zip(predictions, self.test, strict=True)]
-        return np.array([(points / 100, 1.0) for points in alone])
+            return np.array([(float(p == str(e.fields[str(self.task.target)])), 1.0) for p, e in pairs])
+        if self.metric == "exact_match":
+            return np.array([(float(exact_match(p, self.task.references_of(e))), 1.0) for p, e in pairs])
+        return np.array([((self.task.score([p], [e])[0].value or 0.0) / 100, 1.0) for p, e in pairs])
 
     def interval(self, score: Scorer, seeds: int) -> tuple[float, float, float]:
         """(mean, low, high) of one arm: its difference from an arm that always scores 0."""
-        d = paired_difference(1, seeds, self.blocks, lambda s, picked: 0.0, score, self.seed, self.draws)
+        d = paired_difference(1, seeds, self.blocks, lambda s, picked: 0.0, score, self.seed, DRAWS)
         return d.mean, d.low, d.high
 
     def difference(self, a: Scorer, b: Scorer, seeds: int) -> Difference:
-        return paired_difference(seeds, seeds, self.blocks, a, b, self.seed, self.draws)
+        return paired_difference(seeds, seeds, self.blocks, a, b, self.seed, DRAWS)
 
 
 def _flat(points: Sequence[_Point], scorers: Mapping[_Point, Scorer], measured: Mapping[_Point, Arm], ruler: _Ruler, seeds: int) -> str:

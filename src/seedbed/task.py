@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from seedbed import scores
 from seedbed.errors import ParseError
 from seedbed.types import Candidate, Example, Fields, Measure, Row
 
@@ -175,16 +176,22 @@ class Task:
             return [Measure("score", None, "points", n=len(examples), note=reason)]
         gold = [str(e.fields[self.target]) for e in examples]
         if self.has_labels:
-            return _label_scores(predictions, gold, [str(e.fields[self.group]) for e in examples] if self.group else None)
+            return scores.labels(predictions, gold, [str(e.fields[self.group]) for e in examples] if self.group else None)
         if self.kind == "math":
-            right = [final_number(p) is not None and final_number(p) == final_number(g) for p, g in zip(predictions, gold, strict=True)]
-            return [_mean("accuracy", right)]
+            return [scores.mean("accuracy", [scores.same_number(p, g) for p, g in zip(predictions, gold, strict=True)])]
         if self.kind == "code":
             return [Measure("pass@1", None, "points", n=len(gold), note="generated code is only run in a sandbox, which this version lacks")]
-        if self.kind == "data2text":
-            references = [list(e.fields[self.references]) if self.references else [g] for e, g in zip(examples, gold, strict=True)]
-            return [_bleu(predictions, references)]
-        return [_mean("exact_match", [p.strip() == g.strip() for p, g in zip(predictions, gold, strict=True)])]
+        references = [self.references_of(e) for e in examples]
+        rouge_l = scores.rouge_l(predictions, references)
+        if self.kind == "text2text":
+            return [scores.mean("exact_match", [scores.exact_match(p, r) for p, r in zip(predictions, references, strict=True)]), rouge_l]
+        values = [scores.slot_values({name: e.fields[name] for name in self.inputs}) for e in examples]
+        slots = [scores.slot_error_rate(predictions, values)] if any(values) else []
+        return [scores.bleu(predictions, references), rouge_l, *slots]
+
+    def references_of(self, example: Example) -> list[str]:
+        """The texts that a prediction may equal: the row's references, or its target where it has none."""
+        return list(example.fields.get(self.references or "") or [str(example.fields[str(self.target)])])
 
     def _show(self, name: str, value: Any) -> str:
         return json.dumps(value, ensure_ascii=False) if name in self.structured else str(value)
@@ -222,51 +229,6 @@ def _title(name: str) -> str:
     """A column's name as it stands in a text: `scenario_action` -> `Scenario action`."""
     words = name.replace("_", " ").strip()
     return words[:1].upper() + words[1:].lower()
-
-
-def final_number(answer: str) -> str | None:
-    """The number after `####`, or the last number of the text; commas and a trailing `.0` are dropped."""
-    tail = answer.rsplit("####", 1)[-1]
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", tail)
-    if not found:
-        return None
-    number: str = found[-1].replace(",", "")
-    return re.sub(r"\.0+$", "", number)
-
-
-def _mean(name: str, right: Sequence[bool]) -> Measure:
-    return Measure(name, 100.0 * sum(right) / len(right), "points", n=len(right))
-
-
-def _label_scores(predictions: Sequence[str], gold: Sequence[str], groups: Sequence[str] | None) -> list[Measure]:
-    from sklearn.metrics import f1_score
-
-    right = [p == g for p, g in zip(predictions, gold, strict=True)]
-    n = len(gold)
-    scores = [
-        _mean("accuracy", right),
-        Measure("macro_f1", 100.0 * float(f1_score(gold, predictions, average="macro", zero_division=0.0)), "points", n=n),
-    ]
-    if groups is None:
-        return scores
-    # MultiRC (Khashabi et al. 2018): F1a over all answers, EM over questions whose answers are all right.
-    if not set(gold) <= {"true", "false"}:
-        return [*scores, Measure("f1a", None, "points", n=n, note="F1a needs the labels true and false")]
-    whole: dict[str, bool] = {}
-    for group, ok in zip(groups, right, strict=True):
-        whole[group] = whole.get(group, True) and ok
-    f1a = 100.0 * float(f1_score([g == "true" for g in gold], [p == "true" for p in predictions], zero_division=0.0))
-    return [Measure("f1a", f1a, "points", n=n), _mean("em", list(whole.values())), *scores]
-
-
-def _bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Measure:
-    try:
-        from sacrebleu import corpus_bleu
-    except ImportError:
-        return Measure("bleu", None, "points", n=len(predictions), note="install sacrebleu: pip install 'seedbed[sacrebleu]'")
-    width = max(len(r) for r in references)
-    columns = [[r[i] if i < len(r) else None for r in references] for i in range(width)]
-    return Measure("bleu", float(corpus_bleu(list(predictions), columns).score), "points", n=len(predictions))
 
 
 def read_candidate(task: Task, row: Row, text: str, finished: bool, provenance: Fields) -> Candidate:
