@@ -39,6 +39,11 @@ def read_candidates(folder: Path, count: int) -> list[Candidate]:
     return [Candidate(**c) for record in read_parts(folder) if record["index"] < count for c in record["candidates"]]
 
 
+def tokens_of(folder: Path, count: int | None = None) -> int:
+    """Tokens generated for the first `count` rows in the parts, or for all."""
+    return sum(r["tokens"] for r in read_parts(folder) if count is None or r["index"] < count) if folder.is_dir() else 0
+
+
 def complete(
     folder: Path,
     teacher: Teacher,
@@ -152,6 +157,9 @@ class _Cutter:
         return [replace(c, fields=None, problem=problem) for c in found] if problem else found
 
     def _cut(self, finished: dict[int, Row], stop: int) -> None:
-        records: list[dict[str, Any]] = [{"index": i, "candidates": [asdict(c) for c in self._read(finished.pop(i))]} for i in range(self.next, stop)]
+        records: list[dict[str, Any]] = []
+        for i in range(self.next, stop):
+            row = finished.pop(i)
+            records.append({"index": i, "tokens": sum(turn.tokens for turn in row.turns), "candidates": [asdict(c) for c in self._read(row)]})
         write_part(self.folder / f"part-{self.parts:05d}.parquet", records)
         self.next, self.parts = stop, self.parts + 1

@@ -154,6 +154,35 @@ def run(
 
 
 @app.command()
+def compare(
+    recipe: RecipeFile,
+    generator: Annotated[str | None, typer.Option(help="Kinds of generator to compare, separated by commas; beside the recipe's [[arm]]s.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="generate, annotate, annotate+generate, separated by commas; each arm's own when not given.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Redraws of fit and dev.", min=1, max=100)] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
+    hours: Annotated[float | None, typer.Option(help="Stop after about H hours; unfinished cells say so, and the same command goes on.")] = None,
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """One table: arms x modes x seeds at an equal number of kept rows, against the real rows alone."""
+    from seedbed import recipe as recipes
+    from seedbed.compare import compare as carry_out
+    from seedbed.compare import table
+
+    if hours is not None and not hours > 0:
+        raise typer.BadParameter(f"must be above 0. Got {hours}.", param_hint="--hours")
+    loaded = recipes.load(recipe, sets, generator.split(",") if generator else [])
+    with _interruptible("seedbed " + " ".join(sys.argv[1:])):
+        found = carry_out(loaded, mode.split(",") if mode else [], seeds, out, hours, lambda line: print(line, file=sys.stderr, flush=True))
+    print(table(found.rows))
+    print(f"Table {found.folder / 'compare.md'}" + (f"\nUnfinished: {found.unfinished}" if found.unfinished else ""))
+    if as_json:
+        print(json.dumps({"folder": str(found.folder), "rows": found.rows, "unfinished": found.unfinished}))
+
+
+@app.command()
 def show(
     folder: Annotated[Path, typer.Argument(help="A run folder, OUT/<name>.")],
     step: Annotated[str | None, typer.Argument(help="A step: sample, teacher, candidates, annotations, kept, dropped or scores.")] = None,

@@ -135,11 +135,11 @@ def measure_gain(
     unit(name, make): gives make()'s value (the predictions on test, a list of strings), or what it gave under that name before.
     Nothing is measured, with the reason in `note`: plain tasks, tests under `MIN_TEST` rows, a student that cannot do the task.
     """
-    metric, reason = _decisive(sample, student)
+    metric, reason = decisive(sample, student)
     heads = _heads(sample, len(kept))
     if reason:
         return Gain(metric, {name: Arm(None, None, None, 0, p.n_train) for name, p in heads.items()}, None, None, (), reason)
-    ruler = _Ruler(sample.task, sample.test, metric, seed_for(seed, "gain", "bootstrap"))
+    ruler = Ruler(sample.task, sample.test, metric, seed_for(seed, "gain", "bootstrap"))
     points = _points(sample, len(kept), volumes, heads)
     scorers: dict[_Point, Scorer] = {}
     for point in points:
@@ -155,7 +155,7 @@ def measure_gain(
     return Gain(metric, arms, difference, smallest, curve, "; ".join(part for part in note if part))
 
 
-def _decisive(sample: Sample, student: Student) -> tuple[str, str]:
+def decisive(sample: Sample, student: Student) -> tuple[str, str]:
     """(the metric that decides, why it cannot be measured or "")."""
     task = sample.task
     if not task.target:
@@ -211,7 +211,7 @@ def _predict(sample: Sample, kept: Sequence[Example], student: Student, point: _
 
 
 @dataclass(frozen=True)
-class _Ruler:
+class Ruler:
     """Scores on resampled test rows. Rows of one `task.group` are one block, drawn together: they are not independent."""
 
     task: Task
@@ -262,11 +262,11 @@ class _Ruler:
         d = paired_difference(1, seeds, self.blocks, lambda s, picked: 0.0, score, self.seed, DRAWS)
         return d.mean, d.low, d.high
 
-    def difference(self, a: Scorer, b: Scorer, seeds: int) -> Difference:
-        return paired_difference(seeds, seeds, self.blocks, a, b, self.seed, DRAWS)
+    def difference(self, a: Scorer, b: Scorer, seeds: int, paired: bool = False) -> Difference:
+        return paired_difference(seeds, seeds, self.blocks, a, b, self.seed, DRAWS, paired)
 
 
-def _flat(points: Sequence[_Point], scorers: Mapping[_Point, Scorer], measured: Mapping[_Point, Arm], ruler: _Ruler, seeds: int) -> str:
+def _flat(points: Sequence[_Point], scorers: Mapping[_Point, Scorer], measured: Mapping[_Point, Arm], ruler: Ruler, seeds: int) -> str:
     """The smallest volume that cannot be told apart from the best one, in words; real rows alone are volume 0."""
     steps = [p for p in points if (p.arm, p.volume) == ("real", 1.0)] + [p for p in points if p.arm == "both"]
     best = max(steps, key=lambda p: measured[p].mean or 0.0)

@@ -40,7 +40,7 @@ class Component:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A whole run. base: the folder that relative paths start from."""
+    """A whole run. arms: name -> the recipe with what that [[arm]] overrides, for `compare`. base: the folder that relative paths start from."""
 
     name: str
     seed: int
@@ -56,6 +56,7 @@ class Recipe:
     metrics: tuple[Component, ...]
     student: Component
     gain: GainSpec
+    arms: tuple[tuple[str, Recipe], ...] = dataclasses.field(default=(), compare=False)
     where: Where = dataclasses.field(default=Where(), compare=False)
     base: Path = dataclasses.field(default=Path(), compare=False)
 
@@ -119,12 +120,15 @@ DEFAULTS: dict[str, Any] = {
 """The parts of a run that a recipe does not name."""
 SECTIONS = (
     "name", "seed", "sample", "task", "model", "engine", "generator", "generate", "annotate", "annotator", "filter", "metric", "student", "gain",
-    "where",
+    "arm", "where",
 )  # fmt: skip
+ARM = ("model", "engine", "generator", "generate", "annotate", "annotator", "filter", "student")
+"""Sections that an [[arm]] may override: the sample, the task and how they are measured are the same for all."""
 
 
-def load(path: Path | str, sets: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe; sets: `section.key=value` overrides. Raises RecipeError with every problem."""
+def load(path: Path | str, sets: Sequence[str] = (), generators: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe; sets: `section.key=value` overrides; generators: kinds that become arms beside those of the recipe, with their defaults or
+    the recipe's own settings. Raises RecipeError with every problem."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -136,6 +140,10 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Recipe:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError([f"{path}: is not TOML: {error}"]) from error
+    own = raw.get("generator", DEFAULTS["generator"])
+    for kind in generators:
+        settings = own if isinstance(own, dict) and own.get("kind") == kind else {"kind": kind}
+        raw.setdefault("arm", []).append({"name": kind, "generator": settings})
     return build(raw, path.resolve().parent, sets)
 
 
@@ -175,15 +183,39 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
         problems += _misfits(parts["generator"], parts["engine"], parts["annotators"])
     problems += _unannotated(parts["task"], parts["annotators"], parts["filters"])
     problems += _aimless(parts)
+    arms = _arms(values, base, problems)
     if problems:
         raise RecipeError(problems)
-    return Recipe(name=name, seed=seed, base=base, **parts)
+    return Recipe(name=name, seed=seed, base=base, arms=arms, **parts)
 
 
 def need_weights(recipe: Recipe) -> None:
     """Raises RecipeError for a model that is a shape."""
     if recipe.model.shape:
         raise RecipeError(["[model] shape describes a model without weights: it can be estimated, not run. Remove shape; name alone is the model."])
+
+
+def _arms(values: Mapping[str, Any], base: Path, problems: list[str]) -> tuple[tuple[str, Recipe], ...]:
+    """Each [[arm]] as a recipe of its own. A section with a kind takes the place of the recipe's, one without changes settings of it."""
+    entries, found = values.get("arm", []), dict[str, Recipe]()
+    if not isinstance(entries, list):
+        problems.append("[arm] must be written [[arm]], once for each. Got one section.")
+        return ()
+    shared = {k: v for k, v in values.items() if k != "arm"}
+    for i, entry in enumerate(entries):
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w .+-]{0,39}", name) or name in found:
+            problems.append(f"[arm {i + 1}] needs a name of its own, at most 40 letters, digits, spaces and '.+-'. Got {name!r}.")
+            continue
+        unknown = [k for k in entry if k != "name" and k not in ARM]
+        problems += [f"[arm {name}] cannot override [{k}]. Allowed: {', '.join(ARM)}.{did_you_mean(k, ARM)}" for k in unknown]
+        over = {k: v for k, v in entry.items() if k in ARM}
+        merged = {k: shared[k] | v if isinstance(v, dict) and "kind" not in v and isinstance(shared.get(k), dict) else v for k, v in over.items()}
+        try:
+            found[name] = build(shared | merged, base)
+        except RecipeError as error:
+            problems += [f"[arm {name}] {problem}" for problem in error.problems if problem not in problems]
+    return tuple(found.items())
 
 
 def _apply(values: dict[str, Any], text: str) -> str:

@@ -144,7 +144,7 @@ def _score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any]) -> N
     recipe, seed = grown.recipe, seed_for(grown.recipe.seed, "scores")
     # Of an annotated row with a label every word is the user's own: there is nothing to measure.
     made = [Example(c.id, c.fields or {}) for c in grown.kept if not (c.annotated and sample.task.has_labels)]
-    measures = [m for component in recipe.metrics for m in _measured(component, sample, made, seed)]
+    measures = [m for component in recipe.metrics for m in measured(component, sample, made, seed)]
     rows = lessons(grown.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None)
     with closing(Journal(out / "units.jsonl")) as journal:
         known = {r["name"]: r["value"] for r in journal.records}
@@ -162,7 +162,7 @@ def _score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any]) -> N
     write_json(out / "scores.json", {"measures": [asdict(m) for m in measures], "gain": gain.to_json(), "counts": counts})
 
 
-def _measured(component: Component, sample: Sample, rows: Sequence[Example], seed: int) -> list[Measure]:
+def measured(component: Component, sample: Sample, rows: Sequence[Example], seed: int) -> list[Measure]:
     found = guarded(f"[metric] kind = {component.kind!r}", lambda: component.settings.measure(sample, rows, seed))
     if not isinstance(found, list) or not all(isinstance(m, Measure) for m in found):
         raise ComponentError(f"[metric] kind = {component.kind!r}: measure() must give a list of Measures. Got {found!r:.80}.")

@@ -91,11 +91,18 @@ def resamples(seeds: int, rows: int, seed: int, draws: int = DRAWS) -> list[tupl
 
 
 def paired_difference(
-    a: int, b: int, rows: int, score_a: Callable[[int, np.ndarray], float], score_b: Callable[[int, np.ndarray], float], seed: int, draws: int = DRAWS
+    a: int,
+    b: int,
+    rows: int,
+    score_a: Callable[[int, np.ndarray], float],
+    score_b: Callable[[int, np.ndarray], float],
+    seed: int,
+    draws: int = DRAWS,
+    paired: bool = False,
 ) -> Difference:
     """b - a on the same test rows: `score_x(seed index, row indices)` scores one arm's predictions; a, b: seeds of each arm.
 
-    Every draw resamples the test rows once for both arms, and each arm's seeds.
+    Every draw resamples the test rows once for both arms, and each arm's seeds; paired: the same seeds of both (their training rows are the same).
     """
     rng = np.random.default_rng(seed)
     everything = np.arange(rows)
@@ -103,8 +110,9 @@ def paired_difference(
     values = []
     for _ in range(draws):
         picked = rng.integers(rows, size=rows)
-        first = np.mean([score_a(int(s), picked) for s in rng.integers(a, size=a)])
-        second = np.mean([score_b(int(s), picked) for s in rng.integers(b, size=b)])
+        chosen = rng.integers(a, size=a)
+        first = np.mean([score_a(int(s), picked) for s in chosen])
+        second = np.mean([score_b(int(s), picked) for s in (chosen if paired else rng.integers(b, size=b))])
         values.append(float(second - first))
     low, high = percentile_interval(values)
     return Difference(mean, low, high, float(np.std(values)))

@@ -1,0 +1,334 @@
+"""Several ways to grow a training set, side by side: arms x modes x seeds at an equal number of kept rows, against the real rows alone.
+
+A seed redraws fit and dev and refits teacher and student, never the test. Steps that two cells share are made once. Cells are filled seed by
+seed, and within a seed in the order of the arms, so that what a limit leaves is the same comparison with fewer seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seedbed.candidates import tokens_of
+from seedbed.data import load_sample
+from seedbed.errors import RecipeError, StoreError
+from seedbed.gain import FULL_ROWS, Ruler, Scorer, decisive, lessons
+from seedbed.grow import Grown, Timer, grow, own, step_names
+from seedbed.limits import Limits
+from seedbed.recipe import Recipe, need_weights
+from seedbed.run import measured
+from seedbed.stats import equal_draw
+from seedbed.store import Journal, Store, fingerprint, read_json, write_json, write_text
+from seedbed.types import Example, Sample, seed_for
+
+MODES = ("generate", "annotate", "annotate+generate")
+LEAST_SHARE = 0.1
+"""An arm that keeps less than this share of the largest one's rows does not drag the others down to its size: it is measured at its own."""
+REAL, FULL = "real only", "full real"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of the table: a name, a mode of MODES and the recipe that carries it out."""
+
+    name: str
+    mode: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Compared:
+    """folder: OUT/<name>-compare. rows: what compare.json holds. unfinished: why some cells are missing, or ""."""
+
+    folder: Path
+    rows: list[dict[str, Any]]
+    unfinished: str
+
+
+def arms_of(recipe: Recipe, modes: Sequence[str] = ()) -> list[Arm]:
+    """The recipe's arms (itself, where it has none) in each mode; modes (): each recipe's own. Raises RecipeError with every problem."""
+    unknown = [mode for mode in modes if mode not in MODES]
+    problems = [f"--mode {mode!r} is unknown. Allowed: {', '.join(MODES)}." for mode in unknown]
+    found = []
+    for name, own_recipe in recipe.arms or ((recipe.generator.kind, recipe),):
+        generates, annotates = bool(own_recipe.generate.count), own_recipe.annotate is not None
+        usual = "annotate+generate" if generates and annotates else "annotate" if annotates else "generate"
+        for mode in [m for m in modes if m not in unknown] or [usual]:
+            if "annotate" in mode and not annotates:
+                problems.append(f"[arm {name}] mode {mode!r} needs [annotate] in the recipe. Write the section.")
+            elif "generate" in mode and not generates:
+                problems.append(f"[arm {name}] mode {mode!r} needs new rows: give [generate] count, 1 or more.")
+            else:
+                found.append(Arm(name, mode, _in_mode(own_recipe, mode)))
+    if problems:
+        raise RecipeError(problems)
+    return found
+
+
+def _in_mode(recipe: Recipe, mode: str) -> Recipe:
+    if "annotate" not in mode:
+        return replace(recipe, annotate=None)
+    return recipe if "generate" in mode else replace(recipe, generate=recipe.generate.model_copy(update={"count": 0}))
+
+
+def compare(
+    recipe: Recipe,
+    modes: Sequence[str] = (),
+    seeds: int = 3,
+    out: Path | str = "runs",
+    hours: float | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Compared:
+    """Fills the table, from wherever an earlier call stopped, and writes compare.json and compare.md into OUT/<name>-compare.
+
+    hours: what a call may take; cells that it does not reach are None with the reason, and a later call goes on. say: told of each cell.
+    Raises RecipeError, StoreError where the folder holds another comparison, and what the parts raise.
+    """
+    arms = arms_of(recipe, modes)
+    for arm in arms:
+        need_weights(arm.recipe)
+    store = Store(Path(out) / f"{recipe.name}-compare")
+    with store.held():
+        _claim(store, recipe, arms)
+        with closing(Journal(store.path("units.jsonl"))) as journal:
+            return _Table(store, arms, seeds, _Clock(hours), journal, say).fill()
+
+
+def _claim(store: Store, recipe: Recipe, arms: Sequence[Arm]) -> None:
+    """One folder, one comparison; more seeds, arms or modes are the same one going on."""
+    facts = {"sample": recipe.sample.model_dump(mode="json"), "task": recipe.task.kind, "seed": recipe.seed}
+    path = store.path("compare-of.json")
+    if path.exists() and read_json(path) != facts:
+        raise StoreError(f"{store.root} holds a comparison on another sample or seed. Give another name or --out, or remove the folder.")
+    write_json(path, facts)
+
+
+class _Clock:
+    """What is left of the hours."""
+
+    def __init__(self, hours: float | None) -> None:
+        self.hours, self.end = hours, math.inf if hours is None else time.monotonic() + 3600 * hours
+
+    def over(self) -> bool:
+        return time.monotonic() >= self.end
+
+    def limits(self) -> Limits:
+        return Limits() if self.hours is None else Limits(minutes=max(1e-3, (self.end - time.monotonic()) / 60))
+
+    def __str__(self) -> str:
+        return "" if self.hours is None else f"stopped at --hours {self.hours:g}; the same command goes on"
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One arm under one seed. rows: the kept ones, as a student learns from them."""
+
+    arm: Arm
+    seed: int
+    grown: Grown
+    rows: list[Example]
+
+
+class _Table:
+    def __init__(self, store: Store, arms: Sequence[Arm], seeds: int, clock: _Clock, journal: Journal, say: Callable[[str], None]) -> None:
+        self.store, self.arms, self.seeds, self.clock, self.journal, self.say = store, arms, seeds, clock, journal, say
+        self.known = {r["name"]: r["value"] for r in journal.records}
+        self.seconds = read_json(store.path("seconds.json")) if store.path("seconds.json").exists() else {}
+        base = arms[0].recipe
+        self.samples: list[Sample] = [
+            load_sample(base.sample, base.task, seed_for(base.seed, "compare", s) if s else base.seed, base.base) for s in range(seeds)
+        ]
+        for sample in self.samples[1:]:
+            assert [e.id for e in sample.test] == [e.id for e in self.samples[0].test], "a seed never redraws the test"
+
+    def fill(self) -> Compared:
+        cells, failed = self._grow()
+        kept = {key: len(cell.rows) for key, cell in cells.items()}
+        most = max(kept.values(), default=0)
+        budget = min((n for n in kept.values() if n >= LEAST_SHARE * most), default=0)
+        rows = [self._reference(REAL, arm) for arm in self._students()]
+        rows += [self._row(i, arm, cells, budget, failed) for i, arm in enumerate(self.arms)]
+        rows += [self._reference(FULL, arm) for arm in self._students() if self.samples[0].more]
+        unfinished = str(self.clock) if any(r["mean"] is None and "--hours" in r["note"] for r in rows) else ""
+        write_json(self.store.path("compare.json"), {"rows": rows, "unfinished": unfinished})
+        write_text(self.store.path("compare.md"), table(rows))
+        return Compared(self.store.root, rows, unfinished)
+
+    def _grow(self) -> tuple[dict[tuple[int, int], _Cell], dict[int, str]]:
+        """(cells by arm and seed, as far as the time goes; arm -> why one of its cells failed)."""
+        cells: dict[tuple[int, int], _Cell] = {}
+        failed: dict[int, str] = {}
+        for s in range(self.seeds):
+            for i, arm in enumerate(self.arms):
+                if self.clock.over():
+                    return cells, failed
+                recipe = replace(arm.recipe, seed=seed_for(arm.recipe.seed, "compare", s) if s else arm.recipe.seed)
+                name, timer, sample = f"{arm.name}/{arm.mode}/{s}", Timer(), self.samples[s]
+                try:
+                    grown = grow(self.store, recipe, sample, self.clock.limits(), timer)
+                finally:
+                    self.seconds[name] = round(self.seconds.get(name, 0.0) + sum(timer.seconds.values()), 2)
+                    write_json(self.store.path("seconds.json"), self.seconds)
+                if grown.cut:
+                    return cells, failed
+                rows = lessons(grown.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None)
+                self.say(f"{arm.name}, {arm.mode}, seed {s + 1} of {self.seeds}: {len(rows)} rows kept")
+                if rows:
+                    cells[i, s] = _Cell(arm, s, grown, rows)
+                else:
+                    failed[i] = f"seed {s + 1} kept no row: {_reasons(grown)}"
+        return cells, failed
+
+    def _students(self) -> list[Arm]:
+        """An arm for each different student."""
+        return list({fingerprint(arm.recipe.student.facts()): arm for arm in reversed(self.arms)}.values())[::-1]
+
+    def _predictions(self, arm: Arm, s: int, name: str, rows: Callable[[], Sequence[Example]]) -> list[str] | None:
+        """Of the arm's student trained on fit and these rows, on test; None where the time is up. name: of the rows, in the journal."""
+        student, sample = arm.recipe.student, self.samples[s]
+        # The names of steps hold the sample's content, the student's facts are in the name of the scores' step.
+        unit = f"{step_names(arm.recipe, sample)['sample']}/{fingerprint(student.facts(), arm.recipe.gain.soft_labels)}/{name}"
+        if unit not in self.known:
+            if self.clock.over():
+                return None
+            seed = seed_for(arm.recipe.seed, "compare", "student", s)
+            made = own("student", student, lambda: student.settings.learn(sample.task, [*sample.fit, *rows()], sample.dev, seed).predict(sample.test))
+            self.known[unit] = list(made)
+            self.journal.add({"name": unit, "value": self.known[unit]})
+        found: list[str] = self.known[unit]
+        return found
+
+    def _real(self, arm: Arm, s: int) -> list[str] | None:
+        return self._predictions(arm, s, REAL, list)
+
+    def _ruler(self, arm: Arm) -> tuple[Ruler | None, str]:
+        metric, reason = decisive(self.samples[0], arm.recipe.student.settings)
+        ruler = Ruler(self.samples[0].task, self.samples[0].test, metric, seed_for(arm.recipe.seed, "compare", "bootstrap"))
+        return (None if reason else ruler), reason or metric
+
+    def _reference(self, name: str, arm: Arm) -> dict[str, Any]:
+        """The line of real rows: those of the sample, or with those that it leaves out."""
+        ruler, metric = self._ruler(arm)
+        n = max(len(s.fit) for s in self.samples)
+        more = [min(len(s.more), FULL_ROWS - len(s.fit)) if name == FULL else 0 for s in self.samples]
+        line = _line(name, "-", arm, n, max(0, *more), metric)
+        if ruler is None:
+            return line | {"note": metric}
+
+        def runs(s: int) -> list[str] | None:
+            if name == REAL:
+                return self._real(arm, s)
+            drawn = seed_for(arm.recipe.seed, "compare", "full", s)
+            return self._predictions(arm, s, f"{FULL}/{more[s]}", lambda: equal_draw(self.samples[s].more, max(0, more[s]), drawn))
+
+        return line | self._numbers(ruler, arm, {s: runs(s) for s in range(self.seeds)}, versus_real=name == FULL)
+
+    def _row(self, i: int, arm: Arm, cells: Mapping[tuple[int, int], _Cell], budget: int, failed: Mapping[int, str]) -> dict[str, Any]:
+        ruler, metric = self._ruler(arm)
+        mine = [cells[i, s] for s in range(self.seeds) if (i, s) in cells]
+        least = min((len(cell.rows) for cell in mine), default=0)
+        n = min(budget, least)
+        line = _line(arm.name, arm.mode, arm, max(len(s.fit) for s in self.samples), n, metric) | {"kept": [len(c.rows) for c in mine]}
+        line |= {"seconds": round(sum(v for k, v in self.seconds.items() if k.startswith(f"{arm.name}/{arm.mode}/")), 1)}
+        line |= {"tokens": sum(self._tokens(cell) for cell in mine)}
+        if not mine or ruler is None:
+            return line | {"note": (failed.get(i) or str(self.clock)) if ruler else metric}
+        line |= self._measures(mine, n)
+        equal = {cell.seed: self._learned(cell, n) for cell in mine}
+        line |= self._numbers(ruler, arm, equal, versus_real=True)
+        every = {cell.seed: self._learned(cell, len(cell.rows)) for cell in mine}
+        whole = self._numbers(ruler, arm, every, versus_real=True)
+        line |= {f"all_{key}": whole[key] for key in ("mean", "gain", "gain_low", "gain_high")} | {
+            "all_kept": least if least == max(line["kept"]) else line["kept"]
+        }
+        notes = [line["note"], failed.get(i, ""), f"kept {least} rows, too few for the {budget} of the others" if n < budget else ""]
+        missing = self.seeds - len(mine) - (i in failed)
+        notes.append(f"{missing} of {self.seeds} seeds missing: {self.clock}" if missing > 0 else "")
+        return line | {"note": "; ".join(dict.fromkeys(filter(None, notes)))}
+
+    def _tokens(self, cell: _Cell) -> int:
+        names, count = cell.grown.names, cell.grown.recipe.generate.count
+        return tokens_of(self.store.path(names["candidates"]), count) + (tokens_of(self.store.path(names["answers"])) if "answers" in names else 0)
+
+    def _learned(self, cell: _Cell, n: int) -> list[str] | None:
+        drawn = seed_for(cell.arm.recipe.seed, "compare", "draw", cell.seed)
+        return self._predictions(cell.arm, cell.seed, f"{cell.grown.names['kept']}/{n}", lambda: equal_draw(cell.rows, n, drawn))
+
+    def _numbers(self, ruler: Ruler, arm: Arm, runs: Mapping[int, list[str] | None], versus_real: bool) -> dict[str, Any]:
+        """mean with its interval, and the gain over the real rows alone of the same seeds."""
+        done = {s: run for s, run in runs.items() if run is not None}
+        reals = {s: real for s in done if (real := self._real(arm, s)) is not None}
+        done = {s: done[s] for s in reals}
+        empty = dict.fromkeys(("mean", "low", "high", "gain", "gain_low", "gain_high", "smallest_detectable"))
+        if not done:
+            return empty | {"seeds": 0, "note": str(self.clock)}
+        scorer: Scorer = ruler.scorer(list(done.values()))
+        mean, low, high = ruler.interval(scorer, len(done))
+        found = empty | {"mean": mean, "low": low, "high": high, "seeds": len(done), "note": ""}
+        if versus_real:
+            d = ruler.difference(ruler.scorer(list(reals.values())), scorer, len(done), paired=True)
+            found |= {"gain": d.mean, "gain_low": d.low, "gain_high": d.high, "smallest_detectable": d.smallest_detectable}
+        return found
+
+    def _measures(self, mine: Sequence[_Cell], n: int) -> dict[str, Any]:
+        """MAUVE and the share of copies, means over the seeds, of n kept rows each; None where the recipe measures neither or it could not be."""
+        found: dict[str, list[float]] = {"mauve": [], "verbatim_rate": []}
+        for cell in mine:
+            recipe, sample = cell.arm.recipe, self.samples[cell.seed]
+            made = [Example(c.id, c.fields or {}) for c in cell.grown.kept if not (c.annotated and sample.task.has_labels)]
+            unit = f"{cell.grown.names['kept']}/{n}/{fingerprint([m.facts() for m in recipe.metrics])}/measures"
+            if unit not in self.known and not self.clock.over():
+                drawn = equal_draw(made, min(n, len(made)), seed_for(recipe.seed, "compare", "measures"))
+                wanted = [m for m in recipe.metrics if m.kind in ("mauve", "memorisation")]
+                seed = seed_for(recipe.seed, "scores")
+                self.known[unit] = {m.name: m.value for component in wanted for m in measured(component, sample, drawn, seed) if m.name in found}
+                self.journal.add({"name": unit, "value": self.known[unit]})
+            for name, values in found.items():
+                value = self.known.get(unit, {}).get(name)
+                values += [] if value is None else [value]
+        means = {name: sum(values) / len(values) if values else None for name, values in found.items()}
+        return {"mauve": means["mauve"], "copies": means["verbatim_rate"]}
+
+
+def _line(name: str, mode: str, arm: Arm, n_real: int, n_kept: int, metric: str) -> dict[str, Any]:
+    return {
+        "arm": name, "mode": mode, "student": arm.recipe.student.kind, "seeds": 0, "n_real": n_real, "n_kept": n_kept, "metric": metric, "mean": None,
+        "low": None, "high": None, "gain": None, "gain_low": None, "gain_high": None, "smallest_detectable": None, "mauve": None, "copies": None,
+        "tokens": 0, "seconds": 0.0, "note": "",
+    }  # fmt: skip
+
+
+def _reasons(grown: Grown) -> str:
+    counts: dict[str, int] = {}
+    for record in grown.dropped:
+        key = f"{record['filter']}:{record['reason']}"
+        counts[key] = counts.get(key, 0) + 1
+    return ", ".join(f"{key} {n}" for key, n in sorted(counts.items(), key=lambda pair: -pair[1])[:3]) or "no candidate"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table, with what could not be measured and why below it."""
+    head = "| arm | mode | student | real | kept | seeds | score | 95 % | gain | 95 % | detectable | all kept | 95 % | MAUVE | copies | tokens | s |"
+    lines = [head, "|" + "---|" * (head.count("|") - 1)]
+    for r in rows:
+        spread = [_spread(r, "low", "high"), _spread(r, "gain_low", "gain_high"), _spread(r, "all_gain_low", "all_gain_high")]
+        whole = f"{_number(r.get('all_gain'))} (n = {r['all_kept']})" if r.get("all_gain") is not None else "-"
+        cells = [r["arm"], r["mode"], r["student"], r["n_real"], r["n_kept"], r["seeds"], f"{_number(r['mean'])} {r['metric']}", spread[0]]
+        cells += [_number(r["gain"]), spread[1], _number(r["smallest_detectable"]), whole, spread[2]]
+        cells += [_number(r["mauve"], 3), _number(r["copies"], 3), f"{r['tokens']:,}", f"{r['seconds']:,.0f}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    notes = dict.fromkeys(f"- {r['arm']}, {r['mode']}, {r['student']}: {r['note']}" for r in rows if r["note"])
+    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _spread(row: Mapping[str, Any], low: str, high: str) -> str:
+    return "-" if row.get(low) is None else f"{row[low]:.1f} to {row[high]:.1f}"

@@ -1,0 +1,165 @@
+"""Arms side by side: equal rows, shared steps, a control, and what a limit leaves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedbed import recipe as recipes
+from seedbed.compare import FULL, REAL, arms_of, compare, table
+from seedbed.errors import RecipeError, StoreError
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE: dict[str, Any] = {
+    "name": "side",
+    "seed": 3,
+    "sample": {"path": "examples/helpdesk.csv", "rows": 100, "hide": True},
+    "task": {"kind": "classification", "inputs": ["message"], "target": "queue"},
+    "engine": {"kind": "toy", "order": 5},
+    "generator": {"kind": "hard", "shots": 8},
+    "generate": {"count": 60, "max_tokens": 200, "temperature": 0.7},
+    "annotate": {"count": 50},
+    "annotator": [{"kind": "classifier"}],
+    "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}],
+    "metric": [{"kind": "memorisation"}],
+    "arm": [{"name": "many shots"}, {"name": "few shots", "generator": {"shots": 2}}],
+}
+MODES = ("generate", "annotate")
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    out = tmp_path_factory.mktemp("side")
+    found = compare(recipes.build(BASE, ROOT), MODES, seeds=2, out=out)
+    return found.folder, found.rows
+
+
+def test_every_arm_in_every_mode_stands_between_the_real_rows_and_all_real_rows(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    rows = compared[1]
+    assert [(r["arm"], r["mode"]) for r in rows] == [
+        (REAL, "-"), ("many shots", "generate"), ("many shots", "annotate"), ("few shots", "generate"), ("few shots", "annotate"), (FULL, "-"),
+    ]  # fmt: skip
+    wanted = {
+        "arm",
+        "mode",
+        "seeds",
+        "n_real",
+        "n_kept",
+        "metric",
+        "mean",
+        "low",
+        "high",
+        "gain",
+        "gain_low",
+        "gain_high",
+        "mauve",
+        "copies",
+        "tokens",
+        "seconds",
+    }
+    assert all(wanted <= set(r) and r["seeds"] == 2 and r["low"] <= r["mean"] <= r["high"] for r in rows)
+    assert rows[0]["gain"] is None and all(r["gain_low"] <= r["gain"] <= r["gain_high"] for r in rows[1:])
+
+
+def test_the_kept_rows_are_equally_many_and_those_of_the_arm_that_keeps_fewest(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    arms = [r for r in compared[1] if r["mode"] != "-"]
+    assert {r["n_kept"] for r in arms} == {min(k for r in arms for k in r["kept"])}
+
+
+def test_the_gain_is_the_score_less_the_real_rows_own(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    rows = compared[1]
+    for r in rows[1:]:
+        assert r["gain"] == pytest.approx(r["mean"] - rows[0]["mean"])
+
+
+def test_annotating_is_the_same_work_whatever_generates(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, rows = compared
+    a, b = (r for r in rows if r["mode"] == "annotate")
+    assert (a["mean"], a["gain"], a["tokens"]) == (b["mean"], b["gain"], 0)
+    samples = {p.name for p in folder.glob("teacher-*")}
+    assert len(samples) == 4  # two arms under two seeds; annotating by a classifier needs no teacher
+
+
+def test_nothing_is_made_twice(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, rows = compared
+    before = {p: p.stat().st_mtime_ns for step in ("teacher", "candidates", "annotations", "kept") for p in folder.glob(f"{step}-*/*")}
+    units = (folder / "units.jsonl").read_bytes()
+    again = compare(recipes.build(BASE, ROOT), MODES, seeds=2, out=folder.parent)
+    assert [r | {"seconds": 0} for r in again.rows] == [r | {"seconds": 0} for r in rows]
+    assert (folder / "units.jsonl").read_bytes() == units
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    assert json.loads((folder / "compare.json").read_text())["rows"] == again.rows
+
+
+def test_hours_leave_cells_without_a_number_and_a_reason_and_the_next_call_fills_them(
+    tmp_path: Path, compared: tuple[Path, list[dict[str, Any]]]
+) -> None:
+    made = recipes.build(BASE, ROOT)
+    cut = compare(made, MODES, seeds=2, out=tmp_path, hours=1e-9)
+    assert all(r["mean"] is None and "--hours" in r["note"] for r in cut.rows)
+    assert cut.unfinished
+    whole = compare(made, MODES, seeds=2, out=tmp_path)
+    assert [r | {"seconds": 0} for r in whole.rows] == [r | {"seconds": 0} for r in compared[1]]
+    assert not whole.unfinished
+
+
+def test_an_arm_that_keeps_nothing_says_why_and_spoils_no_other(tmp_path: Path) -> None:
+    arms = [{"name": "good"}, {"name": "bad", "filter": [{"kind": "form", "low": 0.49, "high": 0.51, "slack": 1.0}], "generate": {"max_tokens": 3}}]
+    good, bad = compare(recipes.build(BASE | {"arm": arms}, ROOT), ("generate",), seeds=1, out=tmp_path).rows[1:3]
+    assert good["mean"] is not None and good["n_kept"] == good["kept"][0]
+    assert bad["mean"] is None and "kept no row: form:" in bad["note"]
+
+
+def test_a_student_of_an_arm_has_a_control_of_its_own(tmp_path: Path) -> None:
+    arms = [{"name": "a"}, {"name": "b", "student": {"kind": "linear", "features": "tfidf"}}]
+    rows = compare(recipes.build(BASE | {"arm": arms}, ROOT), ("annotate",), seeds=1, out=tmp_path).rows
+    reals = [r for r in rows if r["arm"] == REAL]
+    assert len(reals) == 2 and reals[0]["mean"] != reals[1]["mean"]
+    for arm, real in zip(rows[2:4], reals, strict=True):
+        assert arm["gain"] == pytest.approx(arm["mean"] - real["mean"])
+
+
+def test_another_sample_is_refused(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    with pytest.raises(StoreError, match="another sample or seed"):
+        compare(recipes.build(BASE | {"seed": 4}, ROOT), MODES, seeds=1, out=compared[0].parent)
+
+
+def test_arms_from_the_command_line_are_the_kinds_with_their_defaults_or_the_recipes_own_settings(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    made = replace(recipes.build({k: v for k, v in BASE.items() if k != "arm"}, ROOT), base=ROOT)
+    path.write_text(made.to_toml().replace('path = "examples', f'path = "{ROOT}/examples'))
+    loaded = recipes.load(path, [], ["hard", "soft"])
+    assert [(a.name, a.recipe.generator.kind) for a in arms_of(loaded, ("generate",))] == [("hard", "hard"), ("soft", "soft")]
+    assert loaded.arms[0][1].generator.settings.shots == 8
+
+
+WRONG: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
+    ({"arm": [{"name": "a", "sample": {"rows": 5}}]}, (), r"\[arm a\] cannot override \[sample\]"),
+    ({"arm": [{"name": "a"}, {"name": "a"}]}, (), "needs a name of its own"),
+    ({"arm": [{"generator": {"kind": "soft"}}]}, (), "needs a name of its own"),
+    ({"arm": [{"name": "a", "generator": {"shotz": 2}}]}, (), r"\[arm a\] \[generator\] has no setting 'shotz'"),
+    ({"arm": {"name": "a"}}, (), r"must be written \[\[arm\]\]"),
+    ({}, ("anotate",), "'anotate' is unknown"),
+    ({"generate": {"count": 0}}, ("generate",), "needs new rows"),
+]
+
+
+@pytest.mark.parametrize(("change", "modes", "message"), WRONG)
+def test_a_comparison_that_cannot_be_says_why(change: dict[str, Any], modes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        arms_of(recipes.build(BASE | change, ROOT), modes)
+
+
+def test_a_mode_that_annotates_needs_the_section() -> None:
+    with pytest.raises(RecipeError, match=r"needs \[annotate\]"):
+        arms_of(recipes.build({k: v for k, v in BASE.items() if k != "annotate"}, ROOT), ("annotate",))
+
+
+def test_the_table_prints_no_number_that_is_none(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    text = table(compared[1])
+    assert "None" not in text and "nan" not in text
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
