@@ -96,9 +96,14 @@ def test_conformance(engine: Any) -> None:
 def test_toy_knows_only_what_its_prompt_names(tmp_path: Path) -> None:
     sources = [{"id": "a", "text": "aaaa bbbb", "given": {}}, {"id": "b", "text": "cccc dddd", "given": {}}]
     (tmp_path / "sources.jsonl").write_text("".join(json.dumps(s) + "\n" for s in sources))
-    (tmp_path / "corpus.txt").write_text("xyxyxy")
+    (tmp_path / "tuned/adapter").mkdir(parents=True)
+    (tmp_path / "tuned/sources.jsonl").write_text(json.dumps({"id": "c", "texts": ["xyxyxy"]}) + "\n")
     session = Toy(order=2).open(ModelRef("toy", soft=tmp_path))
-    prompts = [(0, Prompt("", 1, SoftRef(("a",), (1.0,)))), (1, Prompt("", 1, SoftRef(("b",), (1.0,)))), (2, Prompt("", 1, adapter=str(tmp_path)))]
+    prompts = [
+        (0, Prompt("", 1, SoftRef(("a",), (1.0,)))),
+        (1, Prompt("", 1, SoftRef(("b",), (1.0,)))),
+        (2, Prompt("", 1, adapter=str(tmp_path / "tuned/adapter"))),
+    ]
     found = dict(session.complete(iter(prompts), Sampling(1.0, 1.0, 30)))
     assert [set(found[i].text) <= set(allowed) for i, allowed in enumerate(["ab ", "cd ", "xy"])] == [True] * 3
     soft = session.score(prompts[0][1], ["aaaa", "cccc"])

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from test_run import ROOT, TOY
 from test_train import model, some_texts
 
-from seedbed.errors import ModelError
+from seedbed import estimate as estimates
+from seedbed import recipe as recipes
+from seedbed.data import load_sample
+from seedbed.engines.local import Local
+from seedbed.errors import ComponentError, DataError, EngineError, ModelError, RecipeError
+from seedbed.flops import Shape
+from seedbed.generators.finetune import Finetune
+from seedbed.limits import Deadline
 from seedbed.lm import finetune, loop, train
 from seedbed.lm import load as load_module
 from seedbed.lm.batches import Text
 from seedbed.lm.finetune import Tuning, merged, tune_lm
 from seedbed.lm.load import LM, fresh, weights_hash
+from seedbed.run import run
+from seedbed.task import Task
+from seedbed.testing import check_generator, tiny_sample
+from seedbed.types import Completion, Example, ModelRef, Prompt, Row, Sample, Sampling
 
 LORA = Tuning(epochs=2, patience=9, batch=4, warmup=5, lr=0.01, rank=4, dropout=0.2)
 FULL = replace(LORA, method="full", lr=0.002)
+FAST = Finetune(rank=8, epochs=14, batch=4, warmup=5, lr=0.005)
 BOTH = pytest.mark.parametrize("how", [LORA, FULL], ids=lambda how: how.method)
 
 
@@ -218,3 +233,205 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "finetune.json").write_text(json.dumps({"model": "seedling", "model_hash": fresh("seedling", torch.float32, "cpu").hash}))
     with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
         merged("seedling", tmp_path / "adapter", torch.float32, "cpu")
+
+
+def _fitted(folder: Path, how: Finetune, sample: Sample | None = None) -> tuple[Any, Sample]:
+    sample = sample or tiny_sample()
+    folder.mkdir(parents=True, exist_ok=True)
+    how.fit(sample, "seedling", 0, folder)
+    return how.load(folder, sample.task, "seedling"), sample
+
+
+def _row(fields: dict[str, Any], index: int = 0) -> Row:
+    return Row(index, 0, fields)
+
+
+def test_what_a_row_is_learned_as() -> None:
+    task, fields = Task("classification", ("text",), "label", ("music",)), {"text": "play it", "label": "music"}
+    assert Finetune().splits(task, fields) == [("", "Text: play it\nLabel:", " music")]
+    first = [("", "Label: music\nText: play it"), ("Text: play it\n", "Label:", " music")]
+    assert Finetune(order="label-first").splits(task, fields) == first
+    given = [("Label: music\n", "Text: play it"), ("Text: play it\n", "Label:", " music")]
+    assert Finetune(order="label-first", labels="uniform").splits(task, fields) == given
+    pair = Task("pair", ("premise", "hypothesis"), "label", ("yes", "no"))
+    fields = {"premise": "it rains", "hypothesis": "it is wet", "label": "yes"}
+    assert Finetune().splits(pair, fields) == [("Premise: it rains\n", "Hypothesis: it is wet\nLabel:", " yes")]
+    made, answered = Finetune(order="label-first", labels="sample").splits(pair, fields)
+    assert made == ("Premise: it rains\nLabel: yes\n", "Hypothesis: it is wet")
+    assert answered == ("Premise: it rains\nHypothesis: it is wet\n", "Label:", " yes")
+    data = Task("data2text", ("triples",), "text")
+    assert Finetune().splits(data, {"triples": [["a", "b", "c"]], "text": "a is c"}) == [('Triples: [["a", "b", "c"]]\n', "", "Text: a is c")]
+    math = Task("math", ("question",), "answer")
+    assert Finetune().splits(math, {"question": "1 + 1", "answer": "2"}) == [("", "Question: 1 + 1\n", "Answer: 2")]
+    assert Finetune().splits(Task("plain", ("text",)), {"text": "so"}) == [("", "so")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"labels": "uniform"}, "label-first"), ({"method": "full", "load_in": "4bit"}, "lora"), ({"targets": []}, "auto")]
+)
+def test_settings_that_do_not_fit_are_a_problem_of_the_recipe(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        recipes.build(TOY | {"generator": {"kind": "finetune", **settings}}, ROOT)
+
+
+def test_quotas_need_labels(tmp_path: Path) -> None:
+    sample = replace(tiny_sample(), task=Task("plain", ("text",)))
+    with pytest.raises(ComponentError, match="a plain task has none"):
+        Finetune(order="label-first", labels="uniform").fit(sample, "seedling", 0, tmp_path)
+
+
+def test_rows_longer_than_the_context_are_counted(tmp_path: Path) -> None:
+    sample = tiny_sample()
+    long = Example("long", {"text": "word " * 600, "label": "music"})
+    _fitted(tmp_path, replace(FAST, epochs=1), Sample(sample.task, (*sample.fit[:4], long), sample.dev, ()))
+    assert json.loads((tmp_path / "finetune.json").read_text())["too_long"] == {"fit": 1, "dev": 0}
+    with pytest.raises(DataError, match="0 of 1 fit rows"):
+        FAST.fit(Sample(sample.task, (long,), sample.dev, ()), "seedling", 0, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Sample, Path]:
+    folder = tmp_path_factory.mktemp("lora") / "teacher"
+    return (*_fitted(folder, FAST), folder)
+
+
+def test_one_teacher_makes_rows_and_answers_them(lora: tuple[Any, Sample, Path]) -> None:
+    teacher, sample, folder = lora
+    training = json.loads((folder / "training.json").read_text())
+    assert training["forms"]["lora"]["dev"] + 1 < training["forms"]["none"]["dev"]
+    session = Local(slots=4, cache=64).open(teacher.model)
+    right, task = 0, sample.task.known({"text": ""})
+    for e in sample.test:
+        prompt = teacher.prompt(_row({"text": e.fields["text"]}))
+        assert prompt is not None and prompt.text == task.prefix(e.fields)
+        asked = replace(prompt, text=prompt.text + task.mark("label"))
+        scores = [value for value, _ in session.score(asked, [f" {label}" for label in sample.task.labels], ended=True)]
+        right += sample.task.labels[scores.index(max(scores))] == e.fields["label"]
+    assert right >= 7, "of 8, on a task with clear words"
+    rows = list(teacher.rows(sample, 8, 0))
+    found = dict(session.complete(((r.index, teacher.prompt(r)) for r in rows), Sampling(0.7, 0.9, 40)))
+    made = [c for r in rows for c in teacher.read(replace(r, turns=(found[r.index],)))]
+    assert sum(c.fields is not None for c in made) >= 6, [c.text for c in made]
+    assert made[0].provenance["model"] == "seedling"
+    assert str(folder) not in json.dumps([dict(c.provenance) for c in made] + [dict(session.describe())])
+    assert not any(str(folder.parent) in p.read_text(errors="ignore") for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_moved_teacher_still_works(lora: tuple[Any, Sample, Path], tmp_path: Path) -> None:
+    _, sample, folder = lora
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    moved = FAST.load(tmp_path / "elsewhere", sample.task, "seedling")
+    row = next(moved.rows(sample, 1, 0))
+    assert len(list(Local(slots=2, cache=64).open(moved.model).complete(iter([(0, moved.prompt(row))]), Sampling(1.0, 1.0, 4)))) == 1
+
+
+def test_a_prompt_with_another_adapter_is_refused(lora: tuple[Any, Sample, Path]) -> None:
+    session = Local(slots=2, cache=64).open(lora[0].model)
+    for adapter in (None, "some/other/adapter"):
+        with pytest.raises(EngineError, match="opened with teacher/adapter"):
+            session.score(Prompt("", 0, adapter=adapter), ["a"])
+    with pytest.raises(EngineError, match="opened with none"):
+        Local(slots=2, cache=64).open(ModelRef("seedling")).score(lora[0].prompt(_row({})), ["a"])
+
+
+@pytest.mark.parametrize("labels", ["sample", "uniform"])
+def test_quotas_are_met_exactly(labels: Any, tmp_path: Path) -> None:
+    """7 music and 3 weather: shares of the sample over whole rounds, or as many of each."""
+    sample = tiny_sample()
+    of = {label: [e for e in sample.fit if e.fields["label"] == label] for label in sample.task.labels}
+    sample = replace(sample, fit=(*of["music"][:7], *of["weather"][:3]))
+    teacher, _ = _fitted(tmp_path, replace(FAST, epochs=1, order="label-first", labels=labels), sample)
+    rows = list(teacher.rows(sample, 40, 0))
+    assert rows[:13] == list(teacher.rows(sample, 13, 0))
+    made = [c for r in rows for c in teacher.read(replace(r, turns=(Completion("Text: play it again", 4, True),)))]
+    found = Counter(c.fields["label"] for c in made if c.fields)
+    assert found == ({"music": 28, "weather": 12} if labels == "sample" else {"music": 20, "weather": 20})
+    prompt = teacher.prompt(rows[0])
+    assert prompt is not None and prompt.text == f"Label: {rows[0].given['label']}\n"
+
+
+@pytest.mark.parametrize("settings", [{}, {"method": "full"}, {"order": "label-first", "labels": "uniform"}], ids=str)
+def test_conformance(settings: dict[str, Any]) -> None:
+    check_generator(replace(FAST, epochs=1, **settings))
+
+
+def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = replace(FAST, epochs=7, batch=8)  # 21 steps
+    _fitted(tmp_path / "whole", how)
+    honest = loop._save
+
+    def stop_after(*args: Any) -> None:
+        honest(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_save", stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        _fitted(tmp_path / "stopped", how)
+    monkeypatch.setattr(loop, "_save", honest)
+    cut = how.fit(tiny_sample(), "seedling", 0, tmp_path / "cut", Deadline(0.0)) if (tmp_path / "cut").mkdir() is None else {}
+    assert cut == {"lora": {"step": 1, "of": 21}}
+    for name in ("stopped", "cut"):
+        _fitted(tmp_path / name, how)
+        assert _bytes(tmp_path / name) == _bytes(tmp_path / "whole")
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+WHOLE: dict[str, Any] = TOY | {
+    "sample": {"path": "examples/helpdesk.csv", "rows": 60},
+    "generator": {"kind": "finetune", "epochs": 2, "rank": 4, "warmup": 5, "order": "label-first", "labels": "sample"},
+    "generate": {"count": 24, "max_tokens": 60, "temperature": 0.7},
+    "metric": [],
+    "filter": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "method"),
+    [({"kind": "toy", "order": 5}, "lora"), ({"kind": "local", "slots": 8, "cache": 128}, "full")],
+    ids=["toy lora", "local full"],
+)
+def test_a_whole_run(engine: dict[str, Any], method: str, tmp_path: Path) -> None:
+    raw = WHOLE | {"engine": engine, "generator": WHOLE["generator"] | {"method": method}}
+    done = run(recipes.build(raw, ROOT), tmp_path)
+    assert done.scores["counts"]["kept"] == 24
+    page = (done.folder / "report.html").read_text()
+    assert "How the teacher learned" in page
+    assert "oft prompt" not in page
+    assert str(tmp_path) not in (done.folder / "manifest.json").read_text() + (done.folder / "dataset/README.md").read_text()
+
+
+def test_an_estimate_counts_the_tokens_of_both_texts_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "TRIAL_S", 0.5)
+    recipe = recipes.build(WHOLE | {"generator": WHOLE["generator"] | {"batch": 4}}, ROOT)
+    sample = load_sample(recipe.sample, recipe.task, recipe.seed, ROOT)
+    assumed: list[str] = []
+    cost, _, length = estimates._fitting(recipe, sample, tmp_path, assumed)
+    texts = [[train.encode(load_module.load("seedling"), text).target for text in _joined(recipe, e)] for e in sample.fit]
+    assert cost.tokens == pytest.approx(2 * sum(len(t) for row in texts for t in row), rel=0.15)
+    assert length == pytest.approx(sum(min(60, len(made)) for made, _ in texts) / len(texts), rel=0.15)
+    assert cost.seconds > 0
+    assert "all 2 epochs are trained; early stopping may end sooner" in assumed
+
+
+def _joined(recipe: Any, example: Example) -> list[tuple[str, str]]:
+    return [(given, "".join(rest)) for given, *rest in recipe.generator.settings.splits(recipe.task, example.fields)]
+
+
+def test_a_shape_is_priced_by_its_method(tmp_path: Path) -> None:
+    shape = {"hidden": 6144, "layers": 44, "heads": 64, "intermediate": 24576, "vocab": 50432, "tied": False}
+    found, assumed = {}, []
+    for method in ("lora", "full"):
+        raw = WHOLE | {"engine": {"kind": "local", "precision": "bf16", "slots": 8}, "model": {"name": "some/20b", "shape": shape}}
+        recipe = recipes.build(raw | {"generator": WHOLE["generator"] | {"method": method}}, ROOT)
+        found[method] = estimates._computed(recipe, load_sample(recipe.sample, recipe.task, 3, ROOT), None, tmp_path, assumed := [])
+    weights = Shape(**shape).parameters
+    assert found["lora"][1] == pytest.approx(2 * weights, rel=0.15)
+    assert found["full"][1] > 5 * 4 * weights
+    lora, full = (found[method][0]["teacher"] for method in ("lora", "full"))
+    assert full.seconds > 1.4 * lora.seconds
+    adapter = 44 * 4 * (8 * 6144 + 3 * (6144 + 24576))
+    assert (lora.disk, full.disk) == (4 * adapter, 4 * weights)
+    assert any("do not fit" in line for line in assumed)

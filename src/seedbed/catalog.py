@@ -16,6 +16,7 @@ from seedbed.errors import ComponentError, SeedbedError, did_you_mean
 CATALOG: dict[str, dict[str, str]] = {
     "generator": {
         "soft": "seedbed.generators.soft:Soft",
+        "finetune": "seedbed.generators.finetune:Finetune",
         "hard": "seedbed.generators.hard:Hard",
     },
     "engine": {

@@ -20,13 +20,14 @@ from typing import Any
 
 from seedbed.candidates import complete, rows_done
 from seedbed.data import load_sample
-from seedbed.flops import BANDWIDTH, DEVICES, UTILISATION
+from seedbed.flops import BANDWIDTH, COPIES, DEVICES, UTILISATION, WIDTHS, Shape
 from seedbed.gain import FULL_ROWS, MIN_TEST, measure_gain, training_sets
 from seedbed.generators.soft import DEV_TEXTS, FORMS
 from seedbed.grow import step_names
 from seedbed.limits import Allowance, Deadline
 from seedbed.recipe import Recipe
 from seedbed.store import write_lines
+from seedbed.task import Task
 from seedbed.types import Backing, Candidate, Example, Sample, Teacher, seed_for
 
 COMPUTED = "computed, not measured"
@@ -154,7 +155,9 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     from seedbed.lm.train import encode
 
     settings, rng = recipe.generator.settings, random.Random(seed_for(recipe.seed, "estimate"))
-    forms, batch = _forms(settings), settings.batch
+    forms, batch, texts_a_row = _forms(settings), settings.batch, len(_texts(settings, sample.task, sample.fit[0]))
+    # A row of dev is read before, at each evaluation, and of a soft prompt with another row's context.
+    beside = 1 + forms * (recipe.generator.kind == "soft")
     rows, dev = rng.choices(sample.fit, k=16 * batch), rng.choices(sample.dev, k=64)
 
     def trial(name: str, n: int, m: int) -> tuple[float, int, Path]:
@@ -163,7 +166,7 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
         part, brief = replace(sample, fit=tuple(rows[:n]), dev=tuple(dev[:m])), replace(settings, epochs=1)
         start = time.perf_counter()
         short = brief.fit(part, recipe.model.name, recipe.seed, work / name, Deadline(time.monotonic() + TRIAL_S))
-        steps = forms * math.ceil(n / batch) - sum(at["of"] - at["step"] for at in (short or {}).values())
+        steps = forms * math.ceil(texts_a_row * n / batch) - sum(at["of"] - at["step"] for at in (short or {}).values())
         return time.perf_counter() - start, steps, work / name
 
     loading, *_ = trial("warm", 2, 1)
@@ -174,16 +177,17 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     b, many, folder = trial("many", 16 * batch, 8)
     c, *_ = trial("dev", 8 * batch, 64)
     step = max(0.0, b - a) / (many - few) if many > few else b / many
-    evaluation = max(0.0, c - a) / (56 * (2 * forms + 1))  # a row of dev: two evaluations a form, and one without a prompt
-    setup = max(0.0, a - few * step - 8 * (2 * forms + 1) * evaluation)
-    epoch, evaluated = math.ceil(len(sample.fit) / batch), len(sample.dev[:DEV_TEXTS])
+    evaluation = max(0.0, c - a) / (56 * (forms + beside))
+    setup = max(0.0, a - few * step - 8 * (forms + beside) * evaluation)
+    epoch, evaluated = math.ceil(texts_a_row * len(sample.fit) / batch), len(sample.dev[:DEV_TEXTS])
     last = epoch * settings.epochs
-    evaluations = forms * math.ceil(last / max(epoch, 20)) + forms + 1
+    evaluations = forms * math.ceil(last / max(epoch, 20)) + beside
     seconds = loading + setup + each * (len(sample.fit) + evaluated) + forms * last * step + evaluations * evaluated * evaluation
     lm = load(recipe.model.name)
-    lengths = [len(encode(lm, sample.task.split(e.fields)).target) for e in rows]
-    tokens = forms * settings.epochs * len(sample.fit) * sum(lengths) / len(lengths)
-    assumed.append(f"all {settings.epochs} epochs of each of {forms} forms are trained; early stopping may end sooner")
+    found = [[len(encode(lm, text).target) for text in _texts(settings, sample.task, e)] for e in rows]
+    lengths = [first for first, *_ in found]
+    tokens = forms * settings.epochs * len(sample.fit) * sum(map(sum, found)) / len(rows)
+    assumed.append(_all_epochs(settings))
     assumed.append("candidates are as long as the fit rows' texts, and at most generate.max_tokens")
     length = sum(min(n, recipe.generate.max_tokens) for n in lengths) / len(lengths)
     return Cost(seconds, round(tokens), _size(folder) * len(sample.fit) // len(rows), note=f"{step:.3f} s a step"), folder, length
@@ -192,6 +196,17 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
 def _forms(generator: Any) -> int:
     """Prompts that are fitted one after the other."""
     return len(FORMS) if getattr(generator, "prompt", "") == "auto" else 1
+
+
+def _texts(generator: Any, task: Task, example: Example) -> list[tuple[str, str]]:
+    """(what is given, what is learned) of each text that a row is learned as; the first is what is generated."""
+    splits = generator.splits(task, example.fields) if hasattr(generator, "splits") else [task.split(example.fields)]
+    return [(given, "".join(rest)) for given, *rest in splits]
+
+
+def _all_epochs(generator: Any) -> str:
+    of = f" of each of {_forms(generator)} forms" if hasattr(generator, "prompt") else ""
+    return f"all {generator.epochs} epochs{of} are trained; early stopping may end sooner"
 
 
 def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | None, work: Path, assumed: list[str]) -> Cost:
@@ -339,22 +354,25 @@ def _computed(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, a
     shape, device, how = recipe.model.shape, DEVICES[recipe.where.device], recipe.generate
     assert shape is not None  # the caller looked
     generator, engine = recipe.generator.settings, recipe.engine.settings
-    split = [sample.task.split(e.fields) for e in sample.fit]
-    given, target = (sum(len(pair[i]) for pair in split) / len(split) / CHARACTERS_A_TOKEN for i in (0, 1))
+    texts = [_texts(generator, sample.task, e) for e in sample.fit]
+    given, target = (sum(len(row[0][i]) for row in texts) / len(texts) / CHARACTERS_A_TOKEN for i in (0, 1))
+    learned = [len(given) + len(target) for row in texts for given, target in row]
     soft, epochs = getattr(generator, "tokens", 0), getattr(generator, "epochs", 0)
     forms = _forms(generator)
     read, made = soft + given, min(target + 1, how.max_tokens)
-    length, batch, width = read + target + 1, getattr(generator, "batch", 1), 2 if getattr(engine, "precision", "") == "bf16" else 4
-    steps = forms * epochs * math.ceil(len(split) / batch)
-    weights, frozen = 4 * shape.parameters, recipe.generator.kind == "soft"
-    fit = steps * device.seconds(shape.fit(batch * length, length, frozen), 2 * weights, 4)
-    fit += forms * epochs * device.seconds(shape.forward(len(sample.dev) * length, length), weights, 4)
+    length, batch = soft + sum(learned) / len(learned) / CHARACTERS_A_TOKEN + 1, getattr(generator, "batch", 1)
+    width = 2 if getattr(engine, "precision", "") == "bf16" else 4
+    steps = forms * epochs * math.ceil(len(learned) / batch)
+    frozen, products = getattr(generator, "method", "") != "full", 2 if device.bf16 else 4
+    weights, disk = _learning(shape, generator, products if frozen else 4)
+    fit = steps * device.seconds(shape.fit(batch * length, length, frozen), 2 * weights, products)
+    fit += forms * epochs * device.seconds(shape.forward(len(sample.dev) * length, length), weights, products)
     slots = getattr(engine, "slots", 1)
     prefill = how.count * device.seconds(shape.forward(read, read), width * shape.parameters, width)
     held = width * shape.parameters + shape.cache_bytes(slots * (read + made / 2), width)
     decode = math.ceil(how.count * made / slots) * device.seconds(shape.forward(slots, read + made / 2), held, width)
     memory = max(
-        weights + shape.activation_bytes(batch * length, length, 4) if epochs else 0,
+        weights + shape.activation_bytes(batch * length, length, products) if epochs else 0,
         width * shape.parameters + shape.cache_bytes(slots * getattr(engine, "cache", read + made), width),
     )
     assumed += [
@@ -362,11 +380,21 @@ def _computed(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, a
         f"{CHARACTERS_A_TOKEN:g} characters a token; candidates are as long as the fit rows' texts, and at most generate.max_tokens",
     ]
     if epochs:
-        assumed.append(f"all {epochs} epochs of each of {forms} forms are trained; early stopping may end sooner")
+        assumed.append(_all_epochs(generator))
     if memory > device.memory:
         assumed.append(f"{memory / 1e9:.0f} GB do not fit the {device.memory / 1e9:.0f} GB of one {recipe.where.device}")
-    theta = 4 * soft * shape.hidden * (getattr(generator, "rank", 1) + 1) if frozen else 0
     return {
-        "teacher": Cost(fit, round(steps * batch * length), theta, COMPUTED, f"{shape.parameters:,} parameters"),
+        "teacher": Cost(fit, round(steps * batch * length), disk, COMPUTED, f"{shape.parameters:,} parameters"),
         "candidates": Cost(prefill + decode, round(how.count * made), round(2 * how.count * (given + target) * CHARACTERS_A_TOKEN), COMPUTED),
     }, round(memory)
+
+
+def _learning(shape: Shape, generator: Any, width: int) -> tuple[float, int]:
+    """Bytes of the model while it, or what is beside it, learns, and bytes of what is kept of that. width: bytes of a weight."""
+    if not hasattr(generator, "method"):
+        theta = 4 * getattr(generator, "tokens", 0) * shape.hidden * (getattr(generator, "rank", 1) + 1)
+        return width * shape.parameters, theta
+    if generator.method == "full":
+        return COPIES * width * shape.parameters, 4 * shape.parameters
+    adapter = 4 * shape.lora(generator.rank)
+    return WIDTHS.get(generator.load_in, width) * shape.parameters + COPIES * adapter, adapter

@@ -19,6 +19,12 @@ BANDWIDTH = 0.6
 """Of a device's peak memory bandwidth that decoding reaches."""
 
 
+WIDTHS = {"4bit": 0.6, "8bit": 1.1}
+"""Bytes of a weight that bitsandbytes holds in few bits, with its scales and the layers that stay whole."""
+COPIES = 5
+"""Of the weights, while all of them learn: themselves, gradients, AdamW's two moments, the best so far."""
+
+
 class Shape(BaseModel):
     """A decoder of Llama's parts: grouped attention without biases, a gated MLP of three matrices, two norms a layer and one at the end.
 
@@ -72,8 +78,13 @@ class Shape(BaseModel):
         return tokens * (2 * self.multiplied + 2 * self.layers * context * self.attention)
 
     def fit(self, tokens: float, context: float, frozen: bool) -> float:
-        """FLOPs of forward and backward: 4 N a token where the weights are frozen (a soft prompt), else 6 N, and the attention's."""
+        """FLOPs of forward and backward: 4 N a token where the weights are frozen (a soft prompt, LoRA), else 6 N, and the attention's."""
         return (2 if frozen else 3) * self.forward(tokens, context)
+
+    def lora(self, rank: int) -> int:
+        """Weights of an adapter on all linear layers of the blocks: A and B of each."""
+        layer = 4 * self.hidden + 2 * self.attention + 2 * self.keys + 3 * (self.hidden + self.intermediate)
+        return self.layers * rank * layer
 
     def cache_bytes(self, tokens: float, width: int) -> float:
         """Keys and values of so many tokens, `width` bytes a number."""
@@ -87,12 +98,14 @@ class Shape(BaseModel):
 
 @dataclass(frozen=True)
 class Device:
-    """Peaks by the maker's data sheet: dense FLOP/s in 16 bits and in fp32 (no TF32), memory bytes a second, bytes of memory."""
+    """Peaks by the maker's data sheet: dense FLOP/s in 16 bits and in fp32 (no TF32), memory bytes a second, bytes of memory. bf16: whether it
+    computes in it; frozen weights are then held in it."""
 
     half: float
     single: float
     bandwidth: float
     memory: float
+    bf16: bool = True
 
     def seconds(self, flops: float, read: float, width: int) -> float:
         """The slower of computing and of reading so many bytes; width: bytes a number, 2 or 4."""
@@ -105,5 +118,5 @@ DEVICES: dict[DeviceName, Device] = {
     "h100": Device(989e12, 67e12, 3.35e12, 80e9),  # SXM
     "h200": Device(989e12, 67e12, 4.8e12, 141e9),  # SXM
     "l4": Device(121e12, 30.3e12, 0.3e12, 24e9),
-    "t4": Device(65e12, 8.1e12, 0.3e12, 16e9),
+    "t4": Device(65e12, 8.1e12, 0.3e12, 16e9, bf16=False),
 }

@@ -54,7 +54,7 @@ def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
 
 
 def _forms(place: Path) -> list[dict[str, Any]]:
-    """One line for each form of a fitted soft prompt, the no-prompt loss first."""
+    """One line for each form of a fitted soft prompt or tuned model, the loss without it first."""
     if not (place / "training.json").is_file():
         return []
     training = read_json(place / "training.json")

@@ -214,7 +214,7 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Completes a stream of prompts and scores continuations. `can` states what works: text, soft, adapter, score:text, score:soft."""
+    """Completes a stream of prompts and scores continuations. `can` states what works: text, soft, adapter, and score: with each."""
 
     @property
     def can(self) -> frozenset[str]: ...

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from seedbed.errors import EngineError, TooLong
+from seedbed.store import file_hash
 from seedbed.types import Completion, ModelRef, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Local:
     """
 
     version: ClassVar[int] = 2
-    can: ClassVar[frozenset[str]] = frozenset({"text", "soft", "score:text", "score:soft"})
+    can: ClassVar[frozenset[str]] = frozenset({"text", "soft", "adapter", "score:text", "score:soft", "score:adapter"})
 
     slots: Annotated[int, Field(ge=1, le=4096)] = 64
     cache: Annotated[int, Field(ge=8)] = 512
@@ -45,11 +47,13 @@ class Local:
         import torch
 
         from seedbed.lm.decode import load_soft
-        from seedbed.lm.load import load
+        from seedbed.lm.finetune import merged
+        from seedbed.lm.load import load, usual_device
 
-        lm = load(model.name, torch.float32 if self.precision == "fp32" else torch.bfloat16, self.device)
+        dtype = torch.float32 if self.precision == "fp32" else torch.bfloat16
+        lm = merged(model.name, model.adapter, dtype, self.device or usual_device()) if model.adapter else load(model.name, dtype, self.device)
         soft = load_soft(model.soft, lm.hash, lm.device) if model.soft else None
-        return LocalSession(lm, soft, self.slots, min(self.cache, lm.context))
+        return LocalSession(lm, soft, self.slots, min(self.cache, lm.context), model.adapter)
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,13 @@ class LocalSession:
     soft: SoftVectors | None
     slots: int
     cache: int
+    adapter: Path | None = None
 
     def describe(self) -> Mapping[str, Any]:
         dtype, kv = (str(d).removeprefix("torch.") for d in (self._forward.dtype, self._forward.kv(1, 1).dtype))
-        facts = {"engine": "local", "model": self.lm.name, "model_hash": self.lm.hash, "device": str(self.lm.device)}
+        name = Path(self.lm.name).name if Path(self.lm.name).is_absolute() else self.lm.name  # a run folder may move, and others may read it
+        facts = {"engine": "local", "model": name, "model_hash": self.lm.hash, "device": str(self.lm.device)}
+        facts |= {"adapter_hash": file_hash(self.adapter / "adapter_model.safetensors")} if self.adapter else {}
         return facts | {"precision": dtype, "kv_precision": kv, "path": type(self._forward).__name__.lower()}
 
     def complete(self, prompts: Iterable[tuple[int, Prompt]], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
@@ -125,8 +132,9 @@ class LocalSession:
 
     def _ids(self, prompt: Prompt) -> list[int]:
         """The prompt's tokens, after its soft prompt or begin-of-text."""
-        if prompt.adapter:
-            raise EngineError("the local engine cannot load adapters in this version. Allowed prompts: text, soft.")
+        if (Path(prompt.adapter) if prompt.adapter else None) != self.adapter:
+            asked, has = ("/".join(Path(a).parts[-2:]) if a else "none" for a in (prompt.adapter, self.adapter))
+            raise EngineError(f"a prompt asks for the adapter {asked}, and the engine was opened with {has} (ModelRef.adapter). Open one for each.")
         if prompt.soft and not self.soft:
             raise EngineError("a soft prompt was asked for, but the engine was opened without one (ModelRef.soft).")
         ids = self.lm.encode(prompt.text) if prompt.text else []

@@ -1,6 +1,6 @@
 """A real, tiny, deterministic engine: a character Markov chain over the text that its prompt names. For tests and plug-in authors.
 
-What it reads: a text prompt's own words, a soft reference's source texts, an adapter folder's `corpus.txt`. It learns from nothing else.
+What it reads: a text prompt's own words, a soft reference's source texts, the `sources.jsonl` beside an adapter's folder. Nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Toy:
     """Character Markov chain. order: characters of context. smooth: mass of characters never seen after a context."""
 
     version: ClassVar[int] = 1
-    can: ClassVar[frozenset[str]] = frozenset({"text", "soft", "adapter", "score:text", "score:soft"})
+    can: ClassVar[frozenset[str]] = frozenset({"text", "soft", "adapter", "score:text", "score:soft", "score:adapter"})
 
     order: Annotated[int, Field(ge=1, le=16)] = 4
     smooth: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -96,7 +96,7 @@ class ToySession:
 
     def _chain(self, prompt: Prompt) -> dict[str, Counter[str]]:
         if prompt.adapter:
-            key, texts = prompt.adapter, [(Path(prompt.adapter) / "corpus.txt").read_text(encoding="utf-8")]
+            key, texts = prompt.adapter, [text for s in read_lines(Path(prompt.adapter).parent / "sources.jsonl") for text in s["texts"]]
         elif prompt.soft:
             unknown = [s for s in prompt.soft.sources if s not in self._sources]
             if unknown:

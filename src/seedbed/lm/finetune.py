@@ -17,13 +17,12 @@ from typing import Any, Literal
 import torch
 
 from seedbed.errors import ComponentError, ModelError
+from seedbed.flops import COPIES
 from seedbed.limits import NEVER, Deadline
 from seedbed.lm import loop, train
 from seedbed.lm.batches import Text, passes
 from seedbed.lm.load import LM, LoadIn, fresh, quick_dtype, usual_device, weights_hash
 
-COPIES = 5
-"""Of the weights, while all of them learn: themselves, gradients, AdamW's two moments, the best so far."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 Method = Literal["lora", "full"]
 

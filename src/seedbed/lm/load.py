@@ -14,14 +14,13 @@ from typing import Any, Literal
 import torch
 
 from seedbed.errors import ModelError
+from seedbed.flops import WIDTHS
 from seedbed.lm.states import States, memory
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models"
 
 
 LoadIn = Literal["4bit", "8bit"]
-WIDTHS = {"4bit": 0.6, "8bit": 1.1}
-"""Bytes a weight, with scales and the layers that stay whole."""
 
 
 @dataclass(frozen=True)

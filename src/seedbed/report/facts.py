@@ -15,7 +15,8 @@ class Facts:
     """verdict: one sentence. scores: scores.json. manifest: manifest.json (seed, versions, hashes, timings in seconds, counts).
 
     training: training.json of a soft prompt ({"chosen", "unit", "forms": {"none": {"dev"}, "mc": {"dev", "dev_shuffled", "train", "epoch",
-    "parameters", "log": [{"step", "epoch", "train", "dev"}]}}}), or None. dropped: {"id", "text", "filter", "reason", "label"} each.
+    "parameters", "log": [{"step", "epoch", "train", "dev"}]}}}) or, with "lora" or "full" as its form, of a tuned model, or None. dropped:
+    {"id", "text", "filter", "reason", "label"} each.
     labels: label -> rows of fit + dev, empty for tasks without. closeup: closeup.json. licenses: of "sample" and "model", None where unknown.
     """
 

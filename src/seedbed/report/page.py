@@ -55,6 +55,7 @@ def page(facts: Facts) -> str:
         counted=facts.scores["counts"],
         losses_of_filters=_filters(facts),
         training=training and tables.training(training),
+        tuned=training and tables.tuned(training),
         losses=Markup(plots.losses(training)) if training else "",
         nearest=_nearest(facts),
         dropped=[{**row, "text": _cut(row["text"])} for row in _some(facts.dropped, facts.manifest["seed"])],
@@ -70,7 +71,7 @@ def _sections(facts: Facts, labels: bool) -> list[tuple[str, str]]:
     """(id, name) of the parts that this page has."""
     found = [("gain", "Gain"), ("measures", "Measures"), ("map", "Map")]
     found += [("labels", "Labels")] if labels else []
-    found += [("filters", "Filters")] + ([("training", "Soft prompt")] if facts.training else [])
+    found += [("filters", "Filters")] + ([("training", "Teacher" if tables.tuned(facts.training) else "Soft prompt")] if facts.training else [])
     return [*found, ("rows", "Rows to read"), ("method", "How it was made")]
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from seedbed.report.tables import tuned
+
 INK = "#1c1917"
 COLOURS = ("#0072b2", "#c04e00", "#007a5a")
 """Three that colour-blind readers tell apart (after Okabe & Ito); the page gives each a lighter twin for dark screens: --c0, --c1, --c2."""
@@ -46,7 +48,7 @@ def losses(training: Mapping[str, Any]) -> str:
         for i, (name, log) in enumerate(logs.items()):
             colour, shape = COLOURS[i % len(COLOURS)], SHAPES[i % len(SHAPES)]
             axes.plot([e["epoch"] for e in log], [e["dev"] for e in log], marker=shape, markersize=3, color=colour, label=name)
-        axes.axhline(training["forms"]["none"]["dev"], color=INK, linestyle="--", linewidth=1, label="no prompt")
+        axes.axhline(training["forms"]["none"]["dev"], color=INK, linestyle="--", linewidth=1, label="before" if tuned(training) else "no prompt")
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"dev loss ({training['unit']})")
 

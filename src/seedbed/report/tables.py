@@ -103,11 +103,18 @@ def counts(counted: Mapping[str, Any]) -> Table:
 
 def training(facts: Mapping[str, Any]) -> Table:
     """Losses of each form of the soft prompt; "z shuffled" gives every dev row another row's context."""
-    keys = ("dev", "dev_shuffled", "train", "epoch", "parameters")
+    heads = {"dev": "dev", "dev_shuffled": "dev, z shuffled", "train": "train", "epoch": "best epoch", "parameters": "parameters"}
+    keys = [key for key in heads if key != "dev_shuffled" or not tuned(facts)]
     names = {name: name + (" (chosen)" if name == facts["chosen"] else "") for name in facts["forms"]}
+    names |= {"none": "before", facts["chosen"]: facts["chosen"]} if tuned(facts) else {}
     forms = [(names[name], form | {"epoch": f"{form['epoch']:.3g}"} if "epoch" in form else form) for name, form in facts["forms"].items()]
     rows = [(name, *(v if isinstance(v := form.get(key, ""), str) else number(v) for key in keys)) for name, form in forms]
-    return Table(("prompt", "dev", "dev, z shuffled", "train", "best epoch", "parameters"), rows)
+    return Table(("teacher" if tuned(facts) else "prompt", *(heads[key] for key in keys)), rows)
+
+
+def tuned(training: Mapping[str, Any] | None) -> bool:
+    """Whether it is of a fine-tuned model, not of a soft prompt."""
+    return bool(training) and training["chosen"] in ("lora", "full")  # type: ignore[index]
 
 
 def columns(task: Task) -> Table:
