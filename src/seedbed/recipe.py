@@ -181,6 +181,8 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
         problems += _absent(parts["sample"], base)
     if parts["generator"] and parts["engine"]:
         problems += _misfits(parts["generator"], parts["engine"], parts["annotators"])
+    if parts["task"] and parts["generator"] and (reason := getattr(parts["generator"].settings, "supports", lambda task: "")(parts["task"])):
+        problems.append(f"[generator] {reason}.")
     problems += _unannotated(parts["task"], parts["annotators"], parts["filters"])
     problems += _aimless(parts)
     arms = _arms(values, base, problems)

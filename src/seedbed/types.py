@@ -196,6 +196,7 @@ class Generator(Protocol):
     """Settings of a way to make a teacher. `needs` is what its prompts ask of an engine, e.g. {"text", "soft"}.
 
     One whose teacher also answers, that is prompts for the target of a row with all inputs given, has an attribute `answers = True`.
+    One that cannot do every task has a method `supports`, as a student has.
     """
 
     @property

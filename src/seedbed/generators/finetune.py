@@ -67,14 +67,19 @@ class Finetune:
     def needs(self) -> frozenset[str]:
         return frozenset({"text", "adapter"} if self.method == "lora" else {"text"})
 
+    def supports(self, task: Task) -> str:
+        """The reason why not, or ""."""
+        given = self.labels != "free" and not task.has_labels
+        return f'labels = "{self.labels}" gives each row a label, and a {task.kind} task has none; set labels = "free"' if given else ""
+
     def fit(self, sample: Sample, model: str, seed: int, out: Path, deadline: Deadline = NEVER) -> dict[str, Any]:
         """Writes adapter/ or model/, finetune.json (settings and hashes), sources.jsonl and training.json; a fit that the deadline cuts keeps its
         best so far and a checkpoint to go on from. Raises DataError: too few rows fit the context; what `lm.finetune` raises."""
         from seedbed.lm import finetune
 
         task = sample.task
-        if self.labels != "free" and not task.has_labels:
-            raise ComponentError(f'[generator] labels = "{self.labels}" gives rows a label, and a {task.kind} task has none. Set labels = "free".')
+        if reason := self.supports(task):
+            raise ComponentError(f"[generator] {reason}.")
         lm = finetune.own(model, self.method, self.load_in)
         (fit, texts), (dev, dev_texts) = self._encode(lm, task, sample.fit), self._encode(lm, task, sample.dev[:DEV_TEXTS])
         if len(fit) < 2 or not dev:

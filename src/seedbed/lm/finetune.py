@@ -74,6 +74,8 @@ class Tuned:
 def own(name: str, method: Method, load_in: LoadIn | None = None) -> LM:
     """A model that `tune_lm` may change: in fp32 where all weights learn, else in the type that this machine reads fastest."""
     full = method == "full"
+    if not full:
+        _peft()  # where it lacks, that is said before anything is loaded
     return fresh(name, torch.float32 if full else quick_dtype(), usual_device(), load_in, COPIES if full else 1)
 
 
