@@ -64,12 +64,16 @@ def test_an_adapter_whose_b_is_zero_changes_nothing(kind: str) -> None:
     assert torch.allclose(_logits(replace(lm, model=peft.merge_and_unload())), before, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", [LORA, replace(LORA, targets=("down_proj",)), FULL], ids=["lora", "one target", "full"])
-def test_gradients_are_those_of_the_plain_path(how: Tuning) -> None:
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [("llama", LORA), ("llama", replace(LORA, targets=("down_proj",))), ("gemma2", LORA), ("llama", FULL)],
+    ids=["lora", "one target", "capped logits", "full"],
+)
+def test_gradients_are_those_of_the_plain_path(kind: str, how: Tuning) -> None:
     """Every weight that learns has the gradient of the whole padded batch through transformers."""
     from test_train import plain_nll
 
-    lm, texts = model("llama"), some_texts(9)
+    lm, texts = model(kind), some_texts(9)
     peft = finetune._with_lora(lm, how, 0) if how.method == "lora" else None
     if peft is None:
         lm.model.requires_grad_(True)
@@ -167,6 +171,20 @@ def test_a_tuning_that_is_stopped_goes_on_to_the_same_bytes(how: Tuning, tmp_pat
     again = tune_lm(model("llama"), texts[:10], texts[10:], how, 0, tmp_path / "checkpoint")
     assert again.log == whole.log
     assert weights_hash(again.whole().model) == weights_hash(whole.whole().model)
+
+
+@BOTH
+def test_in_16_bits_the_losses_are_near_and_what_learns_stays_in_32(how: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, lm = _halves(), model("llama")
+    fp32 = tune_lm(model("llama"), texts[:12], texts[12:], how, 0)
+    monkeypatch.setattr(finetune, "quick_dtype", lambda: torch.bfloat16)
+    if how.method == "lora":
+        lm.model.to(torch.bfloat16)
+    half = tune_lm(lm, texts[:12], texts[12:], how, 0)
+    assert half.log[-1]["dev"] != fp32.log[-1]["dev"]
+    assert half.log[-1]["dev"] == pytest.approx(fp32.log[-1]["dev"], abs=0.1)
+    learned = half.peft.parameters() if half.peft else half.lm.model.parameters()
+    assert {p.dtype for p in learned} == ({torch.bfloat16, torch.float32} if half.peft else {torch.float32})
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
@@ -410,7 +428,8 @@ def test_a_whole_run(engine: dict[str, Any], method: str, tmp_path: Path) -> Non
     page = (done.folder / "report.html").read_text()
     assert "How the teacher learned" in page
     assert "oft prompt" not in page
-    assert str(tmp_path) not in (done.folder / "manifest.json").read_text() + (done.folder / "dataset/README.md").read_text()
+    for path in (p for p in done.folder.rglob("*") if p.is_file()):
+        assert not any(str(place) in path.read_text(errors="ignore") for place in (tmp_path, ROOT)), path
 
 
 def test_an_estimate_counts_the_tokens_of_both_texts_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,11 +194,11 @@ def _bits(load_in: LoadIn | None, device: str) -> dict[str, Any]:
     """What `from_pretrained` needs to load in few bits."""
     if load_in is None:
         return {}
-    if device != "cuda":
+    if not device.startswith("cuda"):
         raise ModelError(f'load_in = "{load_in}" needs a CUDA device, and this machine has none. Leave load_in out; weights are then loaded whole.')
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(f"load_in = \"{load_in}\" needs bitsandbytes, which is not installed. Install it: pip install 'seedbed[bitsandbytes]'.")
     from transformers import BitsAndBytesConfig
 
     four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": quick_dtype()}  # QLoRA, Dettmers et al. 2023
-    return {"quantization_config": BitsAndBytesConfig(**(four if load_in == "4bit" else {"load_in_8bit": True})), "device_map": {"": 0}}
+    return {"quantization_config": BitsAndBytesConfig(**(four if load_in == "4bit" else {"load_in_8bit": True})), "device_map": {"": device}}

@@ -84,7 +84,7 @@ def _activations(model: Any, tokens: int) -> int:
 
 
 def memory(device: str) -> int:
-    """Bytes of the machine's memory."""
-    if device == "cuda":
-        return int(torch.cuda.get_device_properties(0).total_memory)
+    """Bytes of the device's memory."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
