@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -87,18 +87,24 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
     cut = limits.cut(made.rows + asked.rows, wanted, short)
     done = _done(recipe, made.rows, asked.rows if cut else None)
     names = step_names(done, sample, short)
-    said: Path | None = None
+    backing = Backing(recipe.model.name, teacher, session)
+    said: dict[str, Path] = {}
+    for step, part in (("annotations", made), ("labels", asked)):
+        if recipe.annotators and part.rows:
+            write = partial(_annotate, part, done, sample, backing)
+            said[step] = timer.time("annotations", partial(store.step, names[step], write))
 
     def candidates() -> list[Candidate]:
-        found = [*made.read(), *asked.read()]
-        return labelled(sample.task, annotated(said, found), str(recipe.label_by)) if said else found
+        new, given = (annotated(said[s], p.read()) if s in said else p.read() for s, p in (("annotations", made), ("labels", asked)))
+        return [*new, *labelled(sample.task, given, str(recipe.label_by))]
 
-    if recipe.annotators:
-        backing = Backing(recipe.model.name, teacher, session)
-        step = store.step
-        said = timer.time("annotations", lambda: step(names["annotations"], lambda out: annotate(out, candidates(), done, sample, backing)))
     kept, dropped = sifted(timer.time("kept", lambda: store.step(names["kept"], lambda out: sift(out, candidates(), done, sample))))
-    return Grown(done, names, fitted, kept, dropped, made.engine or asked.engine, annotation_facts(said) if said else [], cut)
+    facts = [fact | ({"of": "pool"} if step == "labels" else {}) for step, folder in said.items() for fact in annotation_facts(folder)]
+    return Grown(done, names, fitted, kept, dropped, made.engine or asked.engine, facts, cut)
+
+
+def _annotate(made: _Made, recipe: Recipe, sample: Sample, backing: Backing, out: Path) -> None:
+    annotate(out, made.read(), recipe, sample, backing)
 
 
 def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -107,12 +113,12 @@ def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None =
     made = [fingerprint(content, sizes(sample), asdict(sample.task), recipe.seed)]
     names = {"sample": f"sample-{made[0]}"}
     gen, asks = recipe.generate, recipe.annotate.model_dump() if recipe.annotate else None
-    counts = [gen.count, asks] if asks else [gen.count]
+    annotators = [a.facts() for a in recipe.annotators]
     chain: dict[str, Any] = {
         "teacher": [recipe.generator.facts(), recipe.model.name, model_identity(recipe.model.name), *([short] if short else [])],
         "candidates": [recipe.engine.facts(), asdict(gen.sampling)],
-        "annotations": [*counts, [a.facts() for a in recipe.annotators]],
-        "kept": [*counts, [f.facts() for f in recipe.filters]],
+        "annotations": [gen.count, annotators],
+        "kept": [gen.count, *([asks, annotators] if asks else []), [f.facts() for f in recipe.filters]],
         "scores": [[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump(), CLOSEUP],
     }
     if not recipe.annotators:
@@ -122,6 +128,8 @@ def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None =
         names[step] = f"{step}-{made[-1]}"
     if asks:
         names["answers"] = f"answers-{fingerprint(names['candidates'], asks)}"
+        alone = not any(getattr(a.settings, "needs", None) or getattr(a.settings, "asks_teacher", False) for a in recipe.annotators)
+        names["labels"] = f"labels-{fingerprint(names['sample' if alone else 'candidates'], asks, annotators)}"
     return names
 
 
