@@ -92,7 +92,7 @@ def estimate(recipe: Recipe, out: Path | str = "runs") -> Estimate:
     steps = {"sample": Cost(time.perf_counter() - start)}
     names, folder = step_names(recipe, sample), Path(out) / recipe.name
     done = {step: float((folder / name).is_dir()) for step, name in names.items()}
-    done["candidates"] = min(1.0, _rows(folder / names["candidates"]) / recipe.generate.count)
+    done["candidates"] = min(1.0, _rows(folder / names["candidates"]) / max(1, recipe.generate.count)) if recipe.generate.count else 1.0
     assumed: list[str] = []
     memory = 0
     with tempfile.TemporaryDirectory() as name:

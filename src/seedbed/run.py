@@ -28,6 +28,7 @@ from seedbed.report.page import page as render
 from seedbed.report.verdict import verdict
 from seedbed.store import Journal, Store, write_json, write_text
 from seedbed.types import Example, Measure, Sample, seed_for
+from seedbed.volume import grow_until_flat
 
 VERSIONED = ("seedbed", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "pyarrow")
 
@@ -66,8 +67,9 @@ def _steps(store: Store, recipe: Recipe, timer: Timer, replace: bool, limits: Li
     name = step_names(recipe, sample)["sample"]
     _same_data(store, name, replace)
     store.step(name, lambda folder: write_json(folder / "sample.json", _describe(sample)))
-    grown = grow(store, recipe, sample, limits, timer)
-    counts = _counts(grown, sample)
+    made = grow_until_flat(store, recipe, sample, limits, timer) if recipe.generate.auto else (grow(store, recipe, sample, limits, timer), None)
+    grown, volume = made
+    counts = _counts(grown, sample) | ({"auto": volume} if volume else {})
     if not grown.kept:
         _results(store, {"measures": [], "gain": None, "counts": counts} | grown.cut, {})
         raise RunFailed(_no_row(store, grown, counts))

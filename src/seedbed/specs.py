@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from seedbed.flops import DeviceName, Shape
 from seedbed.types import Sampling
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+MOST = 100_000
+"""Candidates that count = "auto" may come to, whatever the sample's size."""
 
 
 class ModelSpec(BaseModel):
@@ -29,14 +33,23 @@ class Where(BaseModel):
 
 
 class Generate(BaseModel):
-    """count: candidates to make; 0 with [annotate] alone. temperature: 0 is greedy. top_p: share of the mass drawn from. max_tokens: a
-    candidate's length at most."""
+    """count: candidates to make; 0 with [annotate] alone; "auto": as many as help on dev, and at most 20 for each row of fit + dev.
+
+    auto: what count = "auto" stands for; with it, count is the most. temperature: 0 is greedy. top_p: share of the mass drawn from. max_tokens: a
+    candidate's length at most.
+    """
 
     model_config = FROZEN
     count: Annotated[int, Field(ge=0)] = 600
+    auto: bool = False
     temperature: Annotated[float, Field(ge=0, le=5)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     max_tokens: Annotated[int, Field(ge=1)] = 96
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, values: Any) -> Any:
+        return {**values, "count": MOST, "auto": True} if isinstance(values, dict) and values.get("count") == "auto" else values
 
     @property
     def sampling(self) -> Sampling:

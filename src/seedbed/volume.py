@@ -1,0 +1,61 @@
+"""count = "auto": candidates are made until more of them no longer help a student on dev."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from seedbed.gain import Ruler, Scorer, lessons
+from seedbed.grow import Grown, Timer, grow, own
+from seedbed.limits import Limits
+from seedbed.recipe import Recipe
+from seedbed.store import Store
+from seedbed.types import Sample, seed_for
+
+TIMES = 20
+"""Candidates at most, for each row of fit + dev."""
+SEEDS = 3
+
+
+def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Timer) -> tuple[Grown, dict[str, Any]]:
+    """Doubles the candidates, from one for each row of fit + dev, until a doubling raises the student's score on dev by less than one standard
+    error of the difference (paired bootstrap over dev rows and seeds); (what was grown, the steps and why they ended).
+
+    A student that chooses by dev sees it twice; that lifts all volumes alike. limits: of minutes, for all steps together; of tokens, for each.
+    """
+    cap, student = min(recipe.generate.count, TIMES * sample.n), recipe.student.settings
+    end = None if limits.minutes is None else time.monotonic() + 60 * limits.minutes
+    reason = "a plain task has no target" if not sample.task.target else student.supports(sample.task)
+    count, before, steps = cap if reason else min(sample.n, cap), None, list[dict[str, Any]]()
+    while True:
+        left = limits if end is None else replace(limits, minutes=max(1e-3, (end - time.monotonic()) / 60))
+        grown = grow(store, replace(recipe, generate=recipe.generate.model_copy(update={"count": count})), sample, left, timer)
+        if reason:
+            return grown, {"steps": [], "why": f"nothing to stop by: {reason}"}
+        scorer, ruler = _on_dev(recipe, sample, grown, timer)
+        mean, low, high = ruler.interval(scorer, SEEDS)
+        steps.append({"candidates": grown.recipe.generate.count, "kept": len(grown.kept), "dev": mean, "low": low, "high": high})
+        if before is not None:
+            rise = ruler.difference(before, scorer, SEEDS, paired=True)
+            steps[-1] |= {"rise": rise.mean, "standard_error": rise.se}
+            if rise.mean <= rise.se:
+                return grown, {"steps": steps, "why": f"flat: {steps[-2]['candidates']} to {count} candidates brought {rise.mean:.1f} points on dev"}
+        if grown.cut or count >= cap:
+            return grown, {"steps": steps, "why": "cut by a limit" if grown.cut else f"not flat yet at the most, {cap}"}
+        before, count = scorer, min(2 * count, cap)
+
+
+def _on_dev(recipe: Recipe, sample: Sample, grown: Grown, timer: Timer) -> tuple[Scorer, Ruler]:
+    """The scores on dev of students that learned from fit and what is kept so far."""
+    task = sample.task
+    metric = task.score([str(e.fields[str(task.target)]) for e in sample.dev], sample.dev)[0].name
+    ruler = Ruler(task, sample.dev, metric, seed_for(recipe.seed, "auto", "bootstrap"))
+    rows = [*sample.fit, *lessons(grown.kept, str(task.target), recipe.label_by if recipe.gain.soft_labels else None)]
+
+    def answers(s: int) -> list[str]:
+        seed = seed_for(recipe.seed, "auto", s)
+        found = own("student", recipe.student, lambda: recipe.student.settings.learn(task, rows, sample.dev, seed).predict(sample.dev))
+        return list(found)
+
+    return ruler.scorer(timer.time("volume", lambda: [answers(s) for s in range(SEEDS)])), ruler

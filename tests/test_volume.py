@@ -1,0 +1,67 @@
+"""count = "auto": where generating stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedbed import recipe as recipes
+from seedbed.run import run
+from seedbed.specs import MOST
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE: dict[str, Any] = {
+    "name": "auto",
+    "seed": 3,
+    "sample": {"path": "examples/helpdesk.csv", "rows": 60},
+    "task": {"kind": "classification", "inputs": ["message"], "target": "queue"},
+    "engine": {"kind": "toy", "order": 5},
+    "generator": {"kind": "hard", "shots": 8},
+    "generate": {"count": "auto", "max_tokens": 200, "temperature": 0.7},
+    "metric": [{"kind": "memorisation"}],
+    "student": {"kind": "linear", "features": "tfidf"},
+    "gain": {"seeds": 1, "volumes": [0.5]},
+}
+
+
+def test_candidates_double_until_a_doubling_brings_less_than_its_error(tmp_path: Path) -> None:
+    made = recipes.build(BASE, ROOT)
+    assert made.generate.auto and made.generate.count == MOST
+    auto = run(made, tmp_path).scores["counts"]["auto"]
+    steps = auto["steps"]
+    assert [s["candidates"] for s in steps] == [60 * 2**i for i in range(len(steps))]
+    assert len(steps) > 1
+    assert all(s["rise"] > s["standard_error"] for s in steps[1:-1])
+    assert steps[-1]["rise"] <= steps[-1]["standard_error"] and auto["why"].startswith("flat")
+
+
+def test_the_most_is_twenty_times_the_rows_or_what_the_recipe_says(tmp_path: Path) -> None:
+    made = recipes.build(BASE | {"generate": BASE["generate"] | {"count": 70, "auto": True}}, ROOT)
+    auto = run(made, tmp_path).scores["counts"]["auto"]
+    assert [s["candidates"] for s in auto["steps"]] in ([60, 70], [60])
+    assert "at the most, 70" in auto["why"] or auto["why"].startswith("flat")
+
+
+def test_a_task_without_a_target_has_nothing_to_stop_by(tmp_path: Path) -> None:
+    plain = {
+        "task": {"kind": "plain", "inputs": ["message"]},
+        "generate": BASE["generate"] | {"count": 40, "auto": True},
+        "filter": [{"kind": "dedup"}],
+    }
+    counts = run(recipes.build(BASE | plain, ROOT), tmp_path).scores["counts"]
+    assert counts["candidates"] == 40
+    assert "a plain task has no target" in counts["auto"]["why"]
+
+
+def test_a_resolved_recipe_says_the_same(tmp_path: Path) -> None:
+    made = recipes.build(BASE, ROOT)
+    path = tmp_path / "r.toml"
+    path.write_text(made.to_toml().replace('path = "examples', f'path = "{ROOT}/examples'))
+    assert recipes.load(path).generate == made.generate
+
+
+def test_another_word_than_auto_is_refused() -> None:
+    with pytest.raises(recipes.RecipeError, match="count = 'many'"):
+        recipes.build(BASE | {"generate": {"count": "many"}}, ROOT)
