@@ -285,3 +285,16 @@ def test_a_limit_on_tokens_cuts_the_answers_and_the_next_call_goes_on(tmp_path: 
     fresh = run(made, tmp_path / "fresh")
     for name in ("scores.json", "dataset/README.md"):
         assert (whole.folder / name).read_bytes() == (fresh.folder / name).read_bytes()
+
+
+def test_preview_and_estimate_of_annotating_alone(tmp_path: Path) -> None:
+    from seedbed.estimate import estimate
+    from seedbed.preview import preview
+
+    made = recipes.build(LABELS, ROOT)
+    shown = preview(made, 4, tmp_path).candidates
+    assert len(shown) == 4 and all((c.fields or {})["queue"] for c, _ in shown)
+    assert estimate(made, tmp_path).steps["annotations"].seconds > 0
+    asking = recipes.build(LABELS | {"annotator": [{"kind": "likelihood"}], "annotate": {"count": 20}}, ROOT)
+    found = estimate(asking, tmp_path)
+    assert {"teacher", "annotations"} <= set(found.steps) and found.steps["candidates"].basis == "finished"

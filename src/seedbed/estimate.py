@@ -19,41 +19,26 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.candidates import complete, rows_done
+from seedbed.computed import COMPUTED, Cost, all_epochs, computed, forms_of, texts_of
 from seedbed.data import load_sample
-from seedbed.flops import BANDWIDTH, COPIES, DEVICES, UTILISATION, WIDTHS, Shape
 from seedbed.gain import FULL_ROWS, MIN_TEST, measure_gain, training_sets
-from seedbed.generators.soft import DEV_TEXTS, FORMS
+from seedbed.generators.soft import DEV_TEXTS
 from seedbed.grow import step_names
 from seedbed.limits import Allowance, Deadline
 from seedbed.recipe import Recipe
 from seedbed.store import write_lines
-from seedbed.task import Task
 from seedbed.types import Backing, Candidate, Example, Sample, Teacher, seed_for
 
-COMPUTED = "computed, not measured"
 SMALL, LARGE = 100, 200
 """Rows of the two trials of filters, metrics and student."""
 KEPT_SHARE = 0.6
 """Of the candidates, kept: about what the shipped recipes keep."""
-CHARACTERS_A_TOKEN = 4.0
-"""Of English, about; a shape has no tokenizer."""
 TRIAL_S = 6.0
 """When one trial of fitting or generating is cut: its speed is known well enough by then."""
 BOUNDLESS = 10**12
 """Tokens: more than any trial makes."""
 REPORT_S = 2.0
 """Dataset, card and page: too small to be worth a trial."""
-
-
-@dataclass
-class Cost:
-    """One step. seconds; tokens: trained on or generated; disk: bytes that stay; note: what was assumed or found."""
-
-    seconds: float = 0.0
-    tokens: int = 0
-    disk: int = 0
-    basis: str = "measured"
-    note: str = ""
 
 
 @dataclass
@@ -92,20 +77,24 @@ def estimate(recipe: Recipe, out: Path | str = "runs") -> Estimate:
     steps = {"sample": Cost(time.perf_counter() - start)}
     names, folder = step_names(recipe, sample), Path(out) / recipe.name
     done = {step: float((folder / name).is_dir()) for step, name in names.items()}
-    done["candidates"] = min(1.0, _rows(folder / names["candidates"]) / max(1, recipe.generate.count)) if recipe.generate.count else 1.0
+    pool = min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0
+    written = 0 if sample.task.has_labels else pool  # the pool's targets that the teacher writes, as it does candidates
+    making, judged = _for(recipe, recipe.generate.count + written), _for(recipe, recipe.generate.count + pool)
+    rows = sum(_rows(folder / names[step]) for step in ("candidates", "answers") if step in names)
+    done["candidates"] = min(1.0, rows / making.generate.count) if making.generate.count else 1.0
+    done["teacher"] = 1.0 if not recipe.asks_teacher else done["teacher"]
     assumed: list[str] = []
-    memory = 0
+    memory, fitted = 0, folder / names["teacher"] if done["teacher"] and recipe.asks_teacher else None
     with tempfile.TemporaryDirectory() as name:
-        if done["candidates"] < 1:
-            fitted = folder / names["teacher"] if done["teacher"] else None
-            work = _computed if recipe.model.shape else _measured
-            made, memory = work(recipe, sample, fitted, Path(name), assumed)
+        if min(done["candidates"], done["teacher"]) < 1:
+            work = computed if recipe.model.shape else _measured
+            made, memory, fitted = work(making, sample, fitted, Path(name), assumed)
             steps |= made
             steps["candidates"] = _part(steps["candidates"], 1 - done["candidates"])
-        if recipe.annotators and done["annotations"] < 1:
-            steps["annotations"] = _annotating(recipe, sample)
+        if recipe.annotators and min(done[step] for step in ("annotations", "labels") if step in done) < 1:
+            steps["annotations"] = _annotating(judged, sample, fitted, assumed)
         if min(done["kept"], done["scores"]) < 1:
-            steps |= _judging(recipe, sample, Path(name), assumed)
+            steps |= _judging(judged, sample, Path(name), assumed)
     steps["report"] = Cost(REPORT_S, note="dataset, card and page")
     if min(done.values()) == 1 and (folder / "report.html").is_file():
         done |= {"sample": 1.0, "report": 1.0}
@@ -114,6 +103,10 @@ def estimate(recipe: Recipe, out: Path | str = "runs") -> Estimate:
     steps = {step: steps[step] for step in order if step in steps}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Estimate(steps, max(memory, peak), *_money(recipe, sum(c.seconds for c in steps.values())), assumed)
+
+
+def _for(recipe: Recipe, count: int) -> Recipe:
+    return replace(recipe, generate=recipe.generate.model_copy(update={"count": count}))
 
 
 def _rows(folder: Path) -> int:
@@ -132,8 +125,8 @@ def _money(recipe: Recipe, seconds: float) -> tuple[float | None, str]:
     return round(price * seconds / 3600, 4), f"{price:g} an hour, as given in [where]"
 
 
-def _measured(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, assumed: list[str]) -> tuple[dict[str, Cost], int]:
-    """Teacher and candidates; no bytes of memory of their own: the process's peak holds them."""
+def _measured(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, assumed: list[str]) -> tuple[dict[str, Cost], int, Path]:
+    """Teacher and candidates; no bytes of memory of their own: the process's peak holds them; and a teacher, hardly fitted."""
     steps, length = {}, None
     if fitted is None:
         if hasattr(recipe.generator.settings, "epochs"):
@@ -145,7 +138,7 @@ def _measured(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, a
             seconds = _timed(lambda: settings.fit(sample, recipe.model.name, seed, fitted))
             steps["teacher"] = Cost(seconds, disk=_size(fitted))
     steps["candidates"] = _generating(recipe, sample, fitted, None if recipe.engine.kind == "toy" else length, work, assumed)
-    return steps, 0
+    return steps, 0, fitted
 
 
 def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> tuple[Cost, Path, float]:
@@ -155,7 +148,7 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     from seedbed.lm.train import encode
 
     settings, rng = recipe.generator.settings, random.Random(seed_for(recipe.seed, "estimate"))
-    forms, batch, texts_a_row = _forms(settings), settings.batch, len(_texts(settings, sample.task, sample.fit[0]))
+    forms, batch, texts_a_row = forms_of(settings), settings.batch, len(texts_of(settings, sample.task, sample.fit[0]))
     # A row of dev is read before, at each evaluation, and of a soft prompt with another row's context.
     beside = 1 + forms * (recipe.generator.kind == "soft")
     rows, dev = rng.choices(sample.fit, k=16 * batch), rng.choices(sample.dev, k=64)
@@ -184,29 +177,13 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     evaluations = forms * math.ceil(last / max(epoch, 20)) + beside
     seconds = loading + setup + each * (len(sample.fit) + evaluated) + forms * last * step + evaluations * evaluated * evaluation
     lm = load(recipe.model.name)
-    found = [[len(encode(lm, text).target) for text in _texts(settings, sample.task, e)] for e in rows]
+    found = [[len(encode(lm, text).target) for text in texts_of(settings, sample.task, e)] for e in rows]
     lengths = [first for first, *_ in found]
     tokens = forms * settings.epochs * len(sample.fit) * sum(map(sum, found)) / len(rows)
-    assumed.append(_all_epochs(settings))
+    assumed.append(all_epochs(settings))
     assumed.append("candidates are as long as the fit rows' texts, and at most generate.max_tokens")
     length = sum(min(n, recipe.generate.max_tokens) for n in lengths) / len(lengths)
     return Cost(seconds, round(tokens), _size(folder) * len(sample.fit) // len(rows), note=f"{step:.3f} s a step"), folder, length
-
-
-def _forms(generator: Any) -> int:
-    """Prompts that are fitted one after the other."""
-    return len(FORMS) if getattr(generator, "prompt", "") == "auto" else 1
-
-
-def _texts(generator: Any, task: Task, example: Example) -> list[tuple[str, str]]:
-    """(what is given, what is learned) of each text that a row is learned as; the first is what is generated."""
-    splits = generator.splits(task, example.fields) if hasattr(generator, "splits") else [task.split(example.fields)]
-    return [(given, "".join(rest)) for given, *rest in splits]
-
-
-def _all_epochs(generator: Any) -> str:
-    of = f" of each of {_forms(generator)} forms" if hasattr(generator, "prompt") else ""
-    return f"all {generator.epochs} epochs{of} are trained; early stopping may end sooner"
 
 
 def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | None, work: Path, assumed: list[str]) -> Cost:
@@ -248,15 +225,17 @@ def _size(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.name.startswith("checkpoint-"))
 
 
-def _annotating(recipe: Recipe, sample: Sample) -> Cost:
+def _annotating(recipe: Recipe, sample: Sample, fitted: Path | None, assumed: list[str]) -> Cost:
     """Each annotator, its fit on the real rows included, on few and on more stand-ins; in proportion from there."""
     rng = random.Random(seed_for(recipe.seed, "estimate", "annotators"))
     made = [_stand_in(recipe, sample, rng.choice(sample.fit), i, rng) for i in range(LARGE)]
-    alone = [a for a in recipe.annotators if not getattr(a.settings, "asks_teacher", False)]
-    backing = Backing(recipe.model.name, None, cache(recipe.engine.settings.open))
+    teacher = recipe.generator.settings.load(fitted, sample.task, recipe.model.name) if fitted else None
+    backing = Backing(recipe.model.name, teacher, cache(recipe.engine.settings.open))
+    priced = [a for a in recipe.annotators if not (recipe.model.shape and getattr(a.settings, "needs", None))]
+    assumed += [f"annotator {a.kind} of a model without weights costs nothing" for a in recipe.annotators if a not in priced]
 
     def asked(n: int) -> float:
-        return _timed(lambda: [a.settings.annotate(made[:n], sample, 0, backing) for a in alone])
+        return _timed(lambda: [a.settings.annotate(made[:n], sample, 0, backing) for a in priced])
 
     few, more = asked(SMALL), asked(LARGE)
     each = max(0.0, more - few) / (LARGE - SMALL)
@@ -347,54 +326,3 @@ def _power(points: Sequence[tuple[float, float]], n: float) -> float:
     spread = sum((a - x) ** 2 for a, _ in known)
     slope = sum((a - x) * (b - y) for a, b in known) / spread if spread > 1e-9 else 1.0
     return math.exp(y + min(2.0, max(0.0, slope)) * (math.log(max(n, 1)) - x))
-
-
-def _computed(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, assumed: list[str]) -> tuple[dict[str, Cost], int]:
-    """Teacher and candidates of a model that is a shape, by flops.py; (costs, bytes of the device's memory at the peak)."""
-    shape, device, how = recipe.model.shape, DEVICES[recipe.where.device], recipe.generate
-    assert shape is not None  # the caller looked
-    generator, engine = recipe.generator.settings, recipe.engine.settings
-    texts = [_texts(generator, sample.task, e) for e in sample.fit]
-    given, target = (sum(len(row[0][i]) for row in texts) / len(texts) / CHARACTERS_A_TOKEN for i in (0, 1))
-    learned = [len(given) + len(target) for row in texts for given, target in row]
-    soft, epochs = getattr(generator, "tokens", 0), getattr(generator, "epochs", 0)
-    forms = _forms(generator)
-    read, made = soft + given, min(target + 1, how.max_tokens)
-    length, batch = soft + sum(learned) / len(learned) / CHARACTERS_A_TOKEN + 1, getattr(generator, "batch", 1)
-    width = 2 if getattr(engine, "precision", "") == "bf16" else 4
-    steps = forms * epochs * math.ceil(len(learned) / batch)
-    frozen, products = getattr(generator, "method", "") != "full", 2 if device.bf16 else 4
-    weights, disk = _learning(shape, generator, products if frozen else 4)
-    fit = steps * device.seconds(shape.fit(batch * length, length, frozen), 2 * weights, products)
-    fit += forms * epochs * device.seconds(shape.forward(len(sample.dev) * length, length), weights, products)
-    slots = getattr(engine, "slots", 1)
-    prefill = how.count * device.seconds(shape.forward(read, read), width * shape.parameters, width)
-    held = width * shape.parameters + shape.cache_bytes(slots * (read + made / 2), width)
-    decode = math.ceil(how.count * made / slots) * device.seconds(shape.forward(slots, read + made / 2), held, width)
-    memory = max(
-        weights + shape.activation_bytes(batch * length, length, products) if epochs else 0,
-        width * shape.parameters + shape.cache_bytes(slots * getattr(engine, "cache", read + made), width),
-    )
-    assumed += [
-        f"device {recipe.where.device}: {UTILISATION:.0%} of its peak FLOP/s, {BANDWIDTH:.0%} of its memory bandwidth",
-        f"{CHARACTERS_A_TOKEN:g} characters a token; candidates are as long as the fit rows' texts, and at most generate.max_tokens",
-    ]
-    if epochs:
-        assumed.append(_all_epochs(generator))
-    if memory > device.memory:
-        assumed.append(f"{memory / 1e9:.0f} GB do not fit the {device.memory / 1e9:.0f} GB of one {recipe.where.device}")
-    return {
-        "teacher": Cost(fit, round(steps * batch * length), disk, COMPUTED, f"{shape.parameters:,} parameters"),
-        "candidates": Cost(prefill + decode, round(how.count * made), round(2 * how.count * (given + target) * CHARACTERS_A_TOKEN), COMPUTED),
-    }, round(memory)
-
-
-def _learning(shape: Shape, generator: Any, width: int) -> tuple[float, int]:
-    """Bytes of the model while it, or what is beside it, learns, and bytes of what is kept of that. width: bytes of a weight."""
-    if not hasattr(generator, "method"):
-        theta = 4 * getattr(generator, "tokens", 0) * shape.hidden * (getattr(generator, "rank", 1) + 1)
-        return width * shape.parameters, theta
-    if generator.method == "full":
-        return COPIES * width * shape.parameters, 4 * shape.parameters
-    adapter = 4 * shape.lora(generator.rank)
-    return WIDTHS.get(generator.load_in, width) * shape.parameters + COPIES * adapter, adapter

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.annotations import annotate, annotated
+from seedbed.answers import answered, drafts, labelled, pool_rows
 from seedbed.candidates import complete, read_candidates
 from seedbed.catalog import guarded
 from seedbed.data import load_sample
 from seedbed.grow import step_names
-from seedbed.limits import Deadline
+from seedbed.limits import Allowance, Deadline
 from seedbed.recipe import Recipe, need_weights
 from seedbed.types import Backing, Candidate, Sample, Verdict, seed_for
 
@@ -51,11 +52,17 @@ def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
         session = recipe.engine.settings.open(teacher.model)
         made = Path(name) / "candidates"
         made.mkdir()
-        complete(made, teacher, session, sample, n, seed_for(recipe.seed, "candidates"), recipe.generate.sampling)
-        candidates = read_candidates(made, n)
+        if recipe.generate.count or recipe.annotate is None:
+            complete(made, teacher, session, sample, n, seed_for(recipe.seed, "candidates"), recipe.generate.sampling)
+            candidates = read_candidates(made, n)
+        else:
+            rows, seed = pool_rows(sample, recipe.annotate, seed_for(recipe.seed, "answers"))[:n], seed_for(recipe.seed, "answers")
+            spec, most = recipe.annotate, recipe.generate.max_tokens
+            wanted = sample.task.has_labels
+            candidates = drafts(sample.task, rows) if wanted else answered(made, teacher, session, sample, rows, spec, most, seed, Allowance(most))[1]
         if recipe.annotators:
             annotate(made, candidates, recipe, sample, Backing(recipe.model.name, teacher, cache(recipe.engine.settings.open)))
-            candidates = annotated(made, candidates)
+            candidates = labelled(sample.task, annotated(made, candidates), str(recipe.label_by))
     judged = tuple((c, _verdict(recipe, sample, c)) for c in candidates)
     whole = [f.kind for f in recipe.filters if f.settings.scope == "set"]
     return Preview(words, judged, f"not asked: {', '.join(whole)}, which judge all candidates together" if whole else "")
