@@ -21,6 +21,7 @@ from typing import Any
 from seedbed.candidates import complete, rows_done
 from seedbed.computed import COMPUTED, Cost, all_epochs, computed, forms_of, texts_of
 from seedbed.data import load_sample
+from seedbed.errors import ModelError
 from seedbed.gain import FULL_ROWS, MIN_TEST, measure_gain, training_sets
 from seedbed.generators.soft import DEV_TEXTS
 from seedbed.grow import step_names
@@ -249,6 +250,8 @@ def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     count = recipe.generate.count
     kept = max(1, round(KEPT_SHARE * count))
     assumed.append(f"{kept} of {count} candidates are kept")
+    if more.absent:
+        assumed.append(f"the student costs nothing, for it cannot be tried out here: {more.absent}")
     n = min(kept, len(sample.dev) + len(sample.test), len(sample.fit))
     rows = kept + sum(len(part) for part in (sample.fit, sample.dev, sample.test)) + min(FULL_ROWS, len(sample.more))
     features = max(0.0, more.cold - more.warm) / more.rows
@@ -259,7 +262,7 @@ def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     learned = sum(recipe.gain.seeds * _power(units, size) for size in sizes) if units else 0.0
     intervals = more.intervals * len(sizes) / max(1, len(more.units)) * len(sample.test) / max(1, more.tests)
     seconds = imports + rows * features + metrics + learned + intervals
-    note = f"{len(sizes) * recipe.gain.seeds} students" if units else "the gain is not measured"
+    note = f"{len(sizes) * recipe.gain.seeds} students" if units else "no student is priced" if more.absent else "the gain is not measured"
     disk = round(more.disk * kept / more.kept)
     return {
         "kept": Cost(more.filters * count / more.kept, disk=disk),
@@ -279,6 +282,7 @@ class _Trial:
         kept = [Example(c.id, c.fields or {}) for c in made]
         self.filters = _timed(lambda: [f.settings.judge(made, part) for f in recipe.filters])
         self.units: list[tuple[float, float]] = []
+        self.absent = ""
 
         def unit(name: str, make: Callable[[], Any]) -> Any:
             start = time.perf_counter()
@@ -292,7 +296,10 @@ class _Trial:
 
         def gain() -> None:
             self.units.clear()
-            measure_gain(part, kept, recipe.student.settings, 0, seeds=1, volumes=(1,), unit=unit)
+            try:
+                measure_gain(part, kept, recipe.student.settings, 0, seeds=1, volumes=(1,), unit=unit)
+            except ModelError as error:  # a large student of another machine: all else can still be priced
+                self.absent = str(error).splitlines()[0]
 
         self.cold = _timed(metrics) + _timed(gain)
         self.metrics, self.gain = _timed(metrics), _timed(gain)
