@@ -40,6 +40,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "diversity": "seedbed.metrics.diversity:Diversity",
         "coverage": "seedbed.metrics.coverage:Coverage",
         "memorisation": "seedbed.metrics.memorisation:Memorisation",
+        "heldout": "seedbed.metrics.heldout:Heldout",
     },
     "student": {
         "encoder": "seedbed.students.encoder:Encoder",

@@ -236,9 +236,9 @@ class _Table:
         line = _line(arm.name, arm.mode, arm, max(len(s.fit) for s in self.samples), n, metric) | {"kept": [len(c.rows) for c in mine]}
         line |= {"seconds": round(sum(v for k, v in self.seconds.items() if k.startswith(f"{arm.name}/{arm.mode}/")), 1)}
         line |= {"tokens": sum(self._tokens(cell) for cell in mine)}
-        if not mine or ruler is None:
-            return line | {"note": (failed.get(i) or str(self.clock)) if ruler else metric}
         line |= self._measures(mine, n)
+        if not mine or ruler is None:
+            return line | {"note": (failed.get(i) or str(self.clock)) if ruler or not mine else metric}
         equal = {cell.seed: self._learned(cell, n) for cell in mine}
         line |= self._numbers(ruler, arm, equal, versus_real=True)
         every = {cell.seed: self._learned(cell, len(cell.rows)) for cell in mine}
@@ -276,30 +276,35 @@ class _Table:
         return found
 
     def _measures(self, mine: Sequence[_Cell], n: int) -> dict[str, Any]:
-        """MAUVE and the share of copies, means over the seeds, of n kept rows each; None where the recipe measures neither or it could not be."""
-        found: dict[str, list[float]] = {"mauve": [], "verbatim_rate": []}
+        """What the recipe's metrics say of n kept rows of each seed: means over the seeds of value, interval and real against real."""
+        found: dict[str, list[dict[str, Any]]] = {}
         for cell in mine:
             recipe, sample = cell.arm.recipe, self.samples[cell.seed]
-            made = [Example(c.id, c.fields or {}) for c in cell.grown.kept if not (c.annotated and sample.task.has_labels)]
             unit = f"{cell.grown.names['kept']}/{n}/{fingerprint([m.facts() for m in recipe.metrics])}/measures"
             if unit not in self.known and not self.clock.over():
+                made = [Example(c.id, c.fields or {}) for c in cell.grown.kept if not (c.annotated and sample.task.has_labels)]
                 drawn = equal_draw(made, min(n, len(made)), seed_for(recipe.seed, "compare", "measures"))
-                wanted = [m for m in recipe.metrics if m.kind in ("mauve", "memorisation")]
-                seed = seed_for(recipe.seed, "scores")
-                self.known[unit] = {m.name: m.value for component in wanted for m in measured(component, sample, drawn, seed) if m.name in found}
+                said = [m for component in recipe.metrics for m in measured(component, sample, drawn, seed_for(recipe.seed, "scores"))]
+                self.known[unit] = {m.name: {k: getattr(m, k) for k in ("value", "low", "high", "real")} for m in said}
                 self.journal.add({"name": unit, "value": self.known[unit]})
-            for name, values in found.items():
-                value = self.known.get(unit, {}).get(name)
-                values += [] if value is None else [value]
-        means = {name: sum(values) / len(values) if values else None for name, values in found.items()}
-        return {"mauve": means["mauve"], "copies": means["verbatim_rate"]}
+            for name, numbers in self.known.get(unit, {}).items():
+                found.setdefault(name, []).append(numbers)
+        means = {name: {k: _mean([v[k] for v in values]) for k in ("value", "low", "high", "real")} for name, values in found.items()}
+        value = {name: numbers["value"] for name, numbers in means.items()}
+        return {"mauve": value.get("mauve"), "copies": value.get("verbatim_rate"), "measures": means}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them could not be measured."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _line(name: str, mode: str, arm: Arm, n_real: int, n_kept: int, metric: str) -> dict[str, Any]:
     return {
         "arm": name, "mode": mode, "student": arm.recipe.student.kind, "seeds": 0, "n_real": n_real, "n_kept": n_kept, "metric": metric, "mean": None,
         "low": None, "high": None, "gain": None, "gain_low": None, "gain_high": None, "smallest_detectable": None, "mauve": None, "copies": None,
-        "tokens": 0, "seconds": 0.0, "note": "",
+        "measures": {}, "tokens": 0, "seconds": 0.0, "note": "",
     }  # fmt: skip
 
 

@@ -1,0 +1,153 @@
+"""SoftSRV (arXiv 2410.16534) on this machine: task x way x n, against few-shot prompts and a fine-tuned teacher.
+
+python benchmarks/softsrv.py --data FOLDER [--tasks gsm8k,boolq,slurp,mbpp] [--n 128,2000] [--rows 500] [--seeds 3] [--hours 2] [--out runs-softsrv]
+
+Text of the questions is what is generated (SLURP: label and text). Judged at equal kept rows by MAUVE and MMD against dev + test, the held-out loss of a
+small language model that read the rows (`heldout_nll`), copies, and for SLURP the gain of a student. Writes docs/results/softsrv.md. Run again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from seedbed.compare import Compared, compare
+from seedbed.recipe import build
+
+ROOT = Path(__file__).resolve().parent.parent
+TASKS: dict[str, dict[str, Any]] = {
+    "gsm8k": {"kind": "plain", "inputs": ["question"]},
+    "boolq": {"kind": "plain", "inputs": ["question"]},
+    "slurp": {"kind": "classification", "inputs": ["text"], "target": "label"},
+    "mbpp": {"kind": "plain", "inputs": ["text"]},
+}
+TOKENS = {"gsm8k": 128, "boolq": 40, "slurp": 48, "mbpp": 64}
+CACHE = {"gsm8k": 512, "boolq": 256, "slurp": 256, "mbpp": 256}
+MOST = 1500
+"""Rows of dev and of test, at most."""
+MEASURES = ("mauve", "mmd", "heldout_nll", "verbatim_rate")
+NOT_TUNED = "LM not instruction-tuned: no evidence for or against the paper"
+
+
+def ways(task: str) -> list[dict[str, Any]]:
+    soft: dict[str, Any] = {"kind": "soft", "tokens": 16, "epochs": 20}
+    return [
+        {"name": "few-shot", "generator": {"kind": "hard", "shots": 3 if task == "gsm8k" else 5}},
+        {"name": "nsp", "generator": {**soft, "prompt": "nsp"}},
+        {"name": "mp", "generator": {**soft, "prompt": "mp"}},
+        {"name": "mc", "generator": {**soft, "prompt": "mc"}},
+        {
+            "name": "finetune",
+            "generator": {"kind": "finetune", "epochs": 10, "order": "label-first"} if task == "slurp" else {"kind": "finetune", "epochs": 10},
+        },
+    ]
+
+
+def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
+    """fit, dev and test files; questions stand once (boolq and slurp repeat some)."""
+    work.mkdir(parents=True, exist_ok=True)
+    found, seen, column = {}, set[str](), str(TASKS[task]["inputs"][0])
+    for split in ("test", "dev", "train"):  # what stands in test and dev is left out of train: no text is learned that is judged by
+        with gzip.open(data / task / f"{split}.jsonl.gz", "rt", encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        rows = [seen.add(r[column]) or r for r in rows if r[column] not in seen]  # type: ignore[func-returns-value]
+        if split != "train" and len(rows) > MOST:
+            rows = random.Random(0).sample(rows, MOST)
+        path = work / f"{task}-{split}.jsonl"
+        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+        found["fit" if split == "train" else split] = str(path)
+    return found
+
+
+def recipe_of(task: str, files: dict[str, str], n: int, rows: int) -> Any:
+    with open(files["fit"], encoding="utf-8") as file:
+        n = min(n, sum(1 for _ in file))
+    return build(
+        {
+            "name": f"{task}-{n}",
+            "seed": 7,
+            "sample": {**files, "rows": n},
+            "task": TASKS[task],
+            "engine": {"kind": "local", "slots": 128, "cache": CACHE[task]},
+            "generate": {"count": rows, "max_tokens": TOKENS[task], "top_p": 0.95},
+            "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}],
+            "metric": [{"kind": "mauve"}, {"kind": "memorisation"}, {"kind": "heldout"}],
+            "arm": ways(task),
+        }
+    )
+
+
+def page(parts: list[tuple[str, int, Compared]], command: str) -> str:
+    cpu = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    lines = [
+        f"# Learned prompts against words and a fine-tuned teacher, {datetime.now(UTC):%Y-%m-%d}",
+        "",
+        f"Command: `{command}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}. Teacher: seedling, frozen (finetune: LoRA).",
+        "Numbers are means over the seeds at the same number of kept rows, with the mean of their 95 % intervals; `real`: the same of real rows (fit).",
+        "n of MAUVE is the smallest of kept, fit and dev + test; under 100 a side it is None.",
+        "",
+    ]
+    for task, n, found in parts:
+        lines += [
+            f"## {task}, n = {n}",
+            "",
+            "| way | seeds | kept (of each seed) | " + " | ".join(MEASURES) + " | gain |",
+            "|" + "---|" * (4 + len(MEASURES)),
+        ]
+        arms = [r for r in found.rows if r["mode"] != "-"]
+        for r in arms:
+            cells = [_cell(r["measures"].get(name)) for name in MEASURES]
+            gain = "-" if r["gain"] is None else f"{r['gain']:.1f} ({r['gain_low']:.1f} to {r['gain_high']:.1f})"
+            lines.append(
+                f"| {r['arm']} | {len(r.get('kept', []))} | {r['n_kept']} ({', '.join(map(str, r.get('kept', [])))}) | {' | '.join(cells)} | {gain} |"
+            )
+        reals = next((r["measures"] for r in arms if r["measures"]), {})
+        lines += [f"| real rows | | | {' | '.join(_number((reals.get(name) or {}).get('real')) for name in MEASURES)} | |", ""]
+        lines += [f"- {r['arm']}: {r['note']}" for r in found.rows if r["note"] and "plain task" not in r["note"]] + [""]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
+
+
+def _cell(numbers: dict[str, Any] | None) -> str:
+    if not numbers or numbers["value"] is None:
+        return "-"
+    spread = "" if numbers["low"] is None else f" ({_number(numbers['low'])} to {_number(numbers['high'])})"
+    return _number(numbers["value"]) + spread
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--n", default="128,2000")
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--hours", type=float, default=None)
+    parser.add_argument("--out", type=Path, default=Path("runs-softsrv"))
+    given = parser.parse_args()
+    end = None if given.hours is None else time.monotonic() + 3600 * given.hours
+    parts = []
+    for n in map(int, given.n.split(",")):
+        for task in given.tasks.split(","):
+            left = None if end is None else max(1e-6, (end - time.monotonic()) / 3600)
+            made = recipe_of(task, prepared(given.data, given.out / "data", task), n, given.rows)
+            print(f"== {made.name}", flush=True)
+            found = compare(made, (), given.seeds, given.out, left, lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True))
+            parts.append((task, int(made.name.split("-")[1]), found))
+            shown = " ".join(a if not a.startswith(("/", "..")) else "DATA" for a in sys.argv[1:])
+            (ROOT / "docs/results/softsrv.md").write_text(page(parts, f"python benchmarks/softsrv.py {shown}"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""How well a small language model that read the kept rows, and no others, foresees real text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from seedbed.stats import equal_draw, percentile_interval
+from seedbed.text import body
+from seedbed.types import Example, Measure, Sample, seed_for
+
+if TYPE_CHECKING:
+    from seedbed.lm.batches import Text
+    from seedbed.lm.load import LM
+
+ROWS = 512
+"""Real rows that the loss is read on, at most."""
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """`heldout_nll`: nats a token of real test text (of dev, where there is no test) under a language model fine-tuned on kept text alone; real:
+    the same of one tuned on as many fit rows. Train on synthetic, test on real: low where kept text says what real text says.
+
+    Text is what was generated and is no label (`Task.body`). n: the smaller of kept and fit. The interval is a bootstrap over test rows; it
+    does not hold the chance of the training. model: "seedling", a folder or a hub name. epochs, lr, batch: of LoRA; nothing is chosen on dev,
+    which would be real rows' help.
+    """
+
+    version: ClassVar[int] = 1
+
+    model: str = "seedling"
+    epochs: Annotated[int, Field(ge=1)] = 3
+    lr: Annotated[float, Field(gt=0)] = 0.002
+    batch: Annotated[int, Field(ge=1)] = 16
+
+    def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> list[Measure]:
+        from seedbed.lm.load import load, quick_dtype
+
+        lm = load(self.model, quick_dtype())
+        told = sample.test or sample.dev
+        texts = {name: self._texts(lm, sample, rows) for name, rows in (("kept", kept), ("fit", sample.fit), ("told", told))}
+        n = min(len(texts["kept"]), len(texts["fit"]))
+        real = equal_draw(texts["told"], min(ROWS, len(texts["told"])), seed_for(seed, "heldout", "rows"))
+        if n < 2 or not real:
+            got = ", ".join(f"{len(found)} {name}" for name, found in texts.items())
+            return [
+                Measure(
+                    "heldout_nll", None, "nats a token", "lower", n, note=f"needs 2 kept and 2 fit rows and one to tell, got {got} that fit the model"
+                )
+            ]
+        losses = {side: self._losses(equal_draw(texts[side], n, seed_for(seed, "heldout", side)), real, seed) for side in ("kept", "fit")}
+        tokens = np.array([len(t.target) for t in real])
+        picks = np.random.default_rng(seed_for(seed, "heldout", "bootstrap")).integers(len(real), size=(DRAWS, len(real)))
+        low, high = percentile_interval(losses["kept"][picks].sum(1) / tokens[picks].sum(1))
+        value, same = (float(losses[side].sum() / tokens.sum()) for side in ("kept", "fit"))
+        return [Measure("heldout_nll", value, "nats a token", "lower", n, low, high, same)]
+
+    def _texts(self, lm: LM, sample: Sample, rows: Sequence[Example]) -> list[Text]:
+        """Those that fit the model's context."""
+        from seedbed.lm.train import encode
+
+        found = [encode(lm, ("", body(sample.task, e.fields))) for e in rows]
+        return [text for text in found if len(text) < lm.context]
+
+    def _losses(self, texts: list[Text], real: list[Text], seed: int) -> np.ndarray:
+        """float64 (rows,): nats of each real text."""
+        import torch
+
+        from seedbed.lm.batches import passes
+        from seedbed.lm.finetune import Tuning, own, tune_lm
+        from seedbed.lm.train import nll
+
+        how = Tuning(epochs=self.epochs, patience=self.epochs, batch=self.batch, warmup=10, lr=self.lr, dropout=0.0)
+        # Its own training text stands in for dev, so that the last epoch is kept and no real row helps.
+        lm = tune_lm(own(self.model, "lora"), texts, texts[:64], how, seed_for(seed, "heldout", "tune")).whole()
+        found = np.zeros(len(real))
+        with torch.inference_mode():
+            for picked in passes(real, range(len(real)), 1, lm.states.room):
+                found[picked] = nll(lm, None, [real[i] for i in picked]).double().cpu().numpy()
+        return found

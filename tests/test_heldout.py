@@ -1,0 +1,55 @@
+"""heldout_nll: kept rows that say what real rows say make real rows foreseeable."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from seedbed.metrics.heldout import Heldout
+from seedbed.testing import check_metric, tiny_sample
+from seedbed.types import Example, Sample
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    rng, base = random.Random(0), tiny_sample()
+    queues = ["the parcel", "my invoice", "this order", "a refund"]
+    asks = ["is late again", "was never sent", "has the wrong sum", "should be stopped"]
+
+    def rows(name: str, n: int) -> tuple[Example, ...]:
+        return tuple(Example(f"{name}{i}", {"text": f"{rng.choice(queues)} {rng.choice(asks)}, can you look?", "label": "music"}) for i in range(n))
+
+    return replace(base, fit=rows("f", 48), dev=rows("d", 8), test=rows("t", 24))
+
+
+def renamed(rows: tuple[Example, ...]) -> list[Example]:
+    return [replace(e, id=f"k{i}") for i, e in enumerate(rows)]
+
+
+def test_the_fit_rows_themselves_are_as_good_as_real_ones(sample: Sample) -> None:
+    [found] = Heldout(epochs=2).measure(sample, renamed(sample.fit), 0)
+    assert found.value == pytest.approx(found.real, abs=0.05)
+    assert found.low is not None and found.high is not None and found.low < found.real < found.high
+    assert found.n == 48
+
+
+def test_rows_that_say_something_else_are_worse(sample: Sample) -> None:
+    other = [Example(f"k{i}", {"text": f"rain falls on hill number {i} in the north", "label": "weather"}) for i in range(48)]
+    [found] = Heldout(epochs=2).measure(sample, other, 0)
+    assert found.value is not None and found.real is not None and found.value > found.real + 0.5
+
+
+def test_dev_rows_are_not_read(sample: Sample) -> None:
+    kept = renamed(sample.fit)
+    assert Heldout(epochs=1).measure(sample, kept, 0) == Heldout(epochs=1).measure(replace(sample, dev=()), kept, 0)
+
+
+def test_too_few_rows_are_none_with_the_reason(sample: Sample) -> None:
+    [found] = Heldout().measure(sample, [], 0)
+    assert found.value is None and "got 0 kept, 48 fit" in found.note
+
+
+def test_it_conforms() -> None:
+    check_metric(Heldout(epochs=1))
