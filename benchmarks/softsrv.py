@@ -2,8 +2,9 @@
 
 python benchmarks/softsrv.py --data FOLDER [--tasks gsm8k,boolq,slurp,mbpp] [--n 128,2000] [--rows 500] [--seeds 3] [--hours 2] [--out runs-softsrv]
 
-Text of the questions is what is generated (SLURP: label and text). Judged at equal kept rows by MAUVE and MMD against dev + test, the held-out loss of a
-small language model that read the rows (`heldout_nll`), copies, and for SLURP the gain of a student. Writes docs/results/softsrv.md. Run again, it goes on.
+Text of the questions is what is generated (SLURP: label and text). Judged at equal kept rows by MAUVE and MMD against dev + test, the held-out
+loss of a small language model that read the rows (`heldout_nll`), copies, and for SLURP the gain of a student. Writes
+docs/results/softsrv.md. Run again, it goes on.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def page(parts: list[tuple[str, int, Compared]], command: str) -> str:
         f"# Learned prompts against words and a fine-tuned teacher, {datetime.now(UTC):%Y-%m-%d}",
         "",
         f"Command: `{command}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}. Teacher: seedling, frozen (finetune: LoRA).",
-        "Numbers are means over the seeds at the same number of kept rows, with the mean of their 95 % intervals; `real`: the same of real rows (fit).",
+        "Numbers are means over the seeds at the same number of kept rows, with the mean of their 95 % intervals; real rows: fit.",
         "n of MAUVE is the smallest of kept, fit and dev + test; under 100 a side it is None.",
         "",
     ]
