@@ -21,6 +21,7 @@ CATALOG: dict[str, dict[str, str]] = {
     },
     "engine": {
         "local": "seedbed.engines.local:Local",
+        "openai": "seedbed.engines.openai:Openai",
         "toy": "seedbed.engines.toy:Toy",
     },
     "annotator": {

@@ -1,0 +1,113 @@
+"""A small real server that speaks OpenAI's interface, with faults on demand. What it writes comes from the toy engine, or from `write`."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from seedbed.engines.toy import Toy
+from seedbed.types import ModelRef, Prompt, Sampling
+
+Fault = Callable[["Handler"], None]
+
+
+def status(code: int, message: str = "no", headers: dict[str, str] | None = None, reason: str = "") -> Fault:
+    return lambda handler: handler.send(code, json.dumps({"error": {"message": message, "code": reason}}), headers)
+
+
+def text(body: str) -> Fault:
+    """An answer 200 with this body."""
+    return lambda handler: handler.send(200, body)
+
+
+def reset(handler: Handler) -> None:
+    """The connection is closed by a reset, with nothing sent."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.close_connection = True
+
+
+def cut_short(handler: Handler) -> None:
+    """Half of what was announced."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices": [')
+    handler.close_connection = True
+
+
+class Server(ThreadingHTTPServer):
+    """with Server() as server: server.url. faults: what the next requests get instead of an answer, the first one first; always: what each gets.
+
+    requests: what was asked, in order; answered: how many got an answer.
+    """
+
+    def __init__(self, write: Callable[[str, dict[str, Any]], str] | None = None, key: str = "") -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.write, self.key = write, key
+        self.faults: list[Fault] = []
+        self.always: Fault | None = None
+        self.requests: list[dict[str, Any]] = []
+        self.answered = 0
+        self.lock = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def __enter__(self) -> Server:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Resets are wanted here."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server = self.server
+        with server.lock:
+            server.requests.append(asked | {"path": self.path, "authorization": self.headers.get("Authorization")})
+            fault = server.faults.pop(0) if server.faults else server.always
+        if fault:
+            fault(self)
+        elif server.key and self.headers.get("Authorization") != f"Bearer {server.key}":
+            status(401, f"wrong key: {self.headers.get('Authorization')}")(self)
+        else:
+            self._answer(asked)
+
+    def _answer(self, asked: dict[str, Any]) -> None:
+        chat = self.path.endswith("/chat/completions")
+        prompt = asked["messages"][-1]["content"] if chat else asked["prompt"]
+        if self.server.write:
+            written, tokens, reason = self.server.write(prompt, asked), 7, "stop"
+        else:
+            stop = asked.get("stop", [""])[0]
+            how = Sampling(asked["temperature"], asked["top_p"], asked["max_tokens"])
+            done = next(Toy().open(ModelRef("toy")).complete([(0, Prompt(prompt, asked["seed"], stop=stop))], how))[1]
+            written, tokens, reason = done.text, done.tokens, "stop" if done.finished else "length"
+        choice = {"index": 0, "finish_reason": reason} | ({"message": {"role": "assistant", "content": written}} if chat else {"text": written})
+        usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
+        with self.server.lock:
+            self.server.answered += 1
+        self.send(200, json.dumps({"id": "1", "object": "x", "created": 0, "model": asked["model"], "choices": [choice], "usage": usage}))
+
+    def send(self, code: int, body: str, headers: dict[str, str] | None = None) -> None:
+        self.send_response(code)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body.encode()))}.items() | (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing on the screen."""
