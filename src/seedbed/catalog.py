@@ -44,8 +44,10 @@ CATALOG: dict[str, dict[str, str]] = {
         "heldout": "seedbed.metrics.heldout:Heldout",
     },
     "student": {
+        "causal": "seedbed.students.causal:Causal",
         "encoder": "seedbed.students.encoder:Encoder",
         "linear": "seedbed.students.linear:Linear",
+        "seq2seq": "seedbed.students.seq2seq:Seq2seq",
     },
 }
 METHODS = {

@@ -60,6 +60,17 @@ def tiny_sample() -> Sample:
     return Sample(task, part("fit", ["", "today", "for me"]), part("dev", ["now then"]), part("test", ["if you can"]))
 
 
+def tiny_texts() -> Sample:
+    """The same examples as a task that answers with a text."""
+    replies = {"music": "listen to this", "weather": "look at the sky"}
+
+    def part(examples: Sequence[Example]) -> tuple[Example, ...]:
+        return tuple(Example(e.id, {"text": e.fields["text"], "reply": replies[e.fields["label"]]}) for e in examples)
+
+    labelled = tiny_sample()
+    return Sample(Task("text2text", ("text",), "reply"), part(labelled.fit), part(labelled.dev), part(labelled.test))
+
+
 def tiny_candidates(sample: Sample) -> list[Candidate]:
     """Good, short, unfinished, copied, repeated, unparseable and wrongly labelled candidates, annotated as a classifier would."""
     task = sample.task
@@ -172,15 +183,22 @@ def _check_reading(read: Callable[[Row], list[Candidate]], prompt: Callable[[Row
 
 
 def check_student(component: Student) -> None:
-    """Learns the tiny task better than chance, answers one known label an example, equally twice."""
+    """Learns a tiny task better than chance, one answer an example, equally twice, and says of a task without a target that it cannot.
+
+    A student of labels alone gets a task of two labels and may answer nothing else; one that writes texts gets one of two replies.
+    """
     _check_settings(component)
-    sample = tiny_sample()
+    sample = tiny_texts()
+    if component.supports(sample.task):
+        sample = tiny_sample()
+        assert component.supports(sample.task) == "", "a student must do a tiny task of labels or of texts"
+    assert component.supports(Task("plain", ("text",))), "a plain task has no target: supports() must say so"
     predictor = component.learn(sample.task, sample.fit, sample.dev, 0)
     answers = predictor.predict(sample.test)
     assert len(answers) == len(sample.test), "one prediction an example"
-    assert set(answers) <= set(sample.task.labels), "predictions are labels of the task"
+    assert not sample.task.labels or set(answers) <= set(sample.task.labels), "predictions are labels of the task"
     assert component.learn(sample.task, sample.fit, sample.dev, 0).predict(sample.test) == answers, "the same seed must give the same student"
-    right = sum(a == e.fields["label"] for a, e in zip(answers, sample.test, strict=True))
+    right = sum(a == e.fields[str(sample.task.target)] for a, e in zip(answers, sample.test, strict=True))
     assert right > len(sample.test) / 2, f"{right} of {len(sample.test)} right on a task with clear words"
     assert predictor.predict([]) == [], "no examples, no predictions"
 

@@ -39,7 +39,7 @@ class LM:
 
     def encode(self, text: str) -> list[int]:
         """Token ids; a special token spelt out in the text is text."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
         return ids
 
     def decode(self, ids: list[int]) -> str:
