@@ -37,8 +37,8 @@ class Learner:
 
     model: str = "minilm"
     tune: bool = False
-    epochs: Annotated[int, Field(ge=1)] = 20
-    lr: Annotated[float, Field(gt=0)] = 1e-4
+    epochs: Annotated[int, Field(ge=1)] = 10
+    lr: Annotated[float, Field(gt=0)] = 3e-4
     batch: Annotated[int, Field(ge=1)] = 16
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     patience: Annotated[int, Field(ge=1)] = 3
