@@ -1,8 +1,10 @@
-"""Likelihoods of many continuations of one prompt in one pass: the prompt is read once, and each continuation sees it and itself alone."""
+"""Likelihoods of many continuations of one prompt in one pass: the prompt is read once, and so is what several continuations begin with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -26,30 +28,57 @@ def score(lm: LM, prefix: torch.Tensor, continuations: Sequence[Sequence[int]]) 
     return found
 
 
-def _pass(lm: LM, prefix: torch.Tensor, continuations: Sequence[Sequence[int]]) -> list[float]:
-    n, device = prefix.shape[1], lm.device
-    lengths = torch.tensor([len(ids) for ids in continuations], device=device)
-    ids = torch.tensor([i for c in continuations for i in c], device=device)
-    owner = torch.repeat_interleave(torch.arange(len(continuations), device=device), lengths)
-    firsts = lengths.cumsum(0) - lengths
-    offset = torch.arange(len(ids), device=device) - firsts[owner]
-    # A continuation's last token predicts nothing that is asked for.
-    read = offset < lengths[owner] - 1
-    positions = torch.cat([torch.arange(n, device=device), n + offset[read]])
-    owners = torch.cat([torch.full((n,), -1, device=device), owner[read]])
-    seen = (positions[:, None] >= positions[None]) & ((owners[None] == -1) | (owners[:, None] == owners[None]))
-    vectors = torch.cat([prefix, lm.vectors(ids[read])[None]], dim=1)
-    mask = torch.zeros(seen.shape, dtype=vectors.dtype, device=device).masked_fill_(~seen, torch.finfo(vectors.dtype).min)
-    kept = torch.arange(n - 1, vectors.shape[1], device=device)
-    logits = (
-        lm.model(inputs_embeds=vectors, position_ids=positions[None], attention_mask=mask[None, None], use_cache=False, logits_to_keep=kept)
-        .logits[0]
-        .float()
+@dataclass(frozen=True)
+class _Trie:
+    """Continuations as paths of a tree, so that what several begin with is read once.
+
+    tokens: (nodes,); parents: (nodes,), where each is predicted: 0 is the prompt's end, j + 1 the j-th node that is read. Read are the nodes with
+    children, `read` (m,), at `depths` (m,) after the prompt; sees: (m, m), itself and the nodes above it. steps: pairs (node, continuation), (2, p).
+    """
+
+    tokens: torch.Tensor
+    parents: torch.Tensor
+    read: torch.Tensor
+    depths: torch.Tensor
+    sees: torch.Tensor
+    steps: torch.Tensor
+
+
+@lru_cache(maxsize=8)
+def _trie(continuations: tuple[tuple[int, ...], ...]) -> _Trie:
+    nodes: dict[tuple[int, ...], int] = {}
+    steps = []
+    for owner, ids in enumerate(continuations):
+        for stop in range(1, len(ids) + 1):
+            steps.append((nodes.setdefault(ids[:stop], len(nodes)), owner))
+    paths = list(nodes)
+    inner = sorted({nodes[path[:-1]] for path in paths if len(path) > 1})
+    row = {node: j for j, node in enumerate(inner)}
+    sees = torch.zeros(len(inner), len(inner), dtype=torch.bool)
+    for j, node in enumerate(inner):
+        sees[j, [row[nodes[paths[node][:stop]]] for stop in range(1, len(paths[node]) + 1)]] = True
+    return _Trie(
+        torch.tensor([path[-1] for path in paths]),
+        torch.tensor([row[nodes[path[:-1]]] + 1 if len(path) > 1 else 0 for path in paths]),
+        torch.tensor(inner, dtype=torch.long),
+        torch.tensor([len(paths[node]) - 1 for node in inner], dtype=torch.long),
+        sees,
+        torch.tensor(steps).T,
     )
-    # Row 0 is the prompt's last token, which predicts every first token; row j + 1 is the j-th token read.
-    source = torch.zeros(len(ids), dtype=torch.long, device=device)
-    source[1:] = read[:-1].long().cumsum(0)
-    source[offset == 0] = 0
-    logs = logits[source, ids] - torch.logsumexp(logits, dim=-1)[source]
-    totals = torch.zeros(len(continuations), dtype=torch.float64, device=device).index_add_(0, owner, logs.double())
+
+
+def _pass(lm: LM, prefix: torch.Tensor, continuations: Sequence[Sequence[int]]) -> list[float]:
+    n, device, tree = prefix.shape[1], lm.device, _trie(tuple(map(tuple, continuations)))
+    positions = torch.cat([torch.arange(n), n + tree.depths]).to(device)
+    seen = torch.ones(len(positions), len(positions), dtype=torch.bool).tril()
+    seen[n:, n:] = tree.sees
+    vectors = torch.cat([prefix, lm.vectors(tree.tokens[tree.read].to(device))[None]], dim=1)
+    mask = torch.zeros(seen.shape, dtype=vectors.dtype).masked_fill_(~seen, torch.finfo(vectors.dtype).min).to(device)
+    kept = torch.arange(n - 1, vectors.shape[1], device=device)
+    found = lm.model(inputs_embeds=vectors, position_ids=positions[None], attention_mask=mask[None, None], use_cache=False, logits_to_keep=kept)
+    logits = found.logits[0].float()
+    source = tree.parents.to(device)
+    logs = logits[source, tree.tokens.to(device)] - torch.logsumexp(logits, dim=-1)[source]
+    node, owner = tree.steps.to(device)
+    totals = torch.zeros(len(continuations), dtype=torch.float64, device=device).index_add_(0, owner, logs.double()[node])
     return totals.tolist()
