@@ -23,6 +23,7 @@ from seedbed.filters.quota import Quota
 from seedbed.gain import lessons
 from seedbed.generators.hard import Hard
 from seedbed.run import run
+from seedbed.show import rows_of
 from seedbed.specs import Annotate
 from seedbed.testing import tiny_candidates, tiny_sample
 from seedbed.types import Backing, Candidate, Completion, Example, ModelRef, Prompt, Row, Sample, Sampling
@@ -73,6 +74,9 @@ def test_annotating_alone_fits_no_teacher_and_ships_real_inputs_with_the_label_t
     scores = json.loads((labelled_run / "scores.json").read_text())
     assert scores["counts"]["annotated"] == scores["counts"]["kept"] == len(kept)
     assert scores["counts"]["candidates"] == 90
+    [shown] = rows_of(labelled_run, "labels", 1)
+    assert shown["text"].startswith("Message: ") or shown["text"].startswith("Queue: ")
+    assert max(shown["classifier"].values()) == next(iter(shown["classifier"].values()))
     assert all(m["value"] is None for m in scores["measures"])  # of real text there is nothing to measure
 
 

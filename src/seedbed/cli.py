@@ -185,7 +185,9 @@ def compare(
 @app.command()
 def show(
     folder: Annotated[Path, typer.Argument(help="A run folder, OUT/<name>.")],
-    step: Annotated[str | None, typer.Argument(help="A step: sample, teacher, candidates, annotations, kept, dropped or scores.")] = None,
+    step: Annotated[
+        str | None, typer.Argument(help="A step: sample, teacher, candidates, answers, annotations, labels, kept, dropped or scores.")
+    ] = None,
     n: Annotated[int, typer.Option("-n", help="Rows to show.", min=1)] = 5,
     as_json: AsJson = False,
 ) -> None:

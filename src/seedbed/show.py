@@ -19,7 +19,7 @@ from seedbed.catalog import CATALOG, find
 from seedbed.errors import ComponentError, StoreError, did_you_mean
 from seedbed.store import read_json, read_lines, read_parts
 
-STEPS = ("sample", "teacher", "candidates", "annotations", "kept", "scores")
+STEPS = ("sample", "teacher", "candidates", "answers", "annotations", "labels", "kept", "scores")
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def state_of(folder: Path) -> dict[str, Any]:
     steps = {}
     for step in STEPS:
         for path in sorted(folder.glob(f"{step}-*")):
-            rows = f", {rows_done(path)} rows in parts" if step == "candidates" else ""
+            rows = f", {rows_done(path)} rows in parts" if step in ("candidates", "answers") else ""
             steps[path.name] = ("in the making" if path.name.endswith(".partial") else "whole") + rows
     scores = folder / "scores.json"
     return {"folder": str(folder), "steps": steps, "scores": read_json(scores) if scores.is_file() else None}
@@ -43,11 +43,15 @@ def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
     place = _place(folder, "kept" if step == "dropped" else step)
     if step in ("kept", "dropped"):
         return read_lines(place / f"{step}.jsonl")[:n]
-    if step == "candidates":
+    if step in ("candidates", "answers"):
         return [record for record, _ in zip(read_parts(place), range(n), strict=False)]
     if step == "annotations":
         texts = (c["text"] for record in read_parts(_place(folder, "candidates")) for c in record["candidates"])
         return [{"id": row["id"], "text": text} | row for row, text in zip(read_lines(place / "annotations.jsonl")[:n], texts, strict=False)]
+    if step == "labels":
+        judged = _place(folder, "kept")
+        texts = {row["id"]: row["text"] for name in ("kept", "dropped") for row in read_lines(judged / f"{name}.jsonl")}
+        return [{"id": row["id"], "text": texts.get(row["id"], "")} | row for row in read_lines(place / "annotations.jsonl")[:n]]
     if step == "teacher":
         return [{"file": p.name, "bytes": p.stat().st_size} for p in sorted(place.iterdir())] + _forms(place)
     return [read_json(place / f"{step}.json")]
