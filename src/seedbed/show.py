@@ -50,8 +50,8 @@ def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
         return [{"id": row["id"], "text": text} | row for row, text in zip(read_lines(place / "annotations.jsonl")[:n], texts, strict=False)]
     if step == "labels":
         judged = _place(folder, "kept")
-        texts = {row["id"]: row["text"] for name in ("kept", "dropped") for row in read_lines(judged / f"{name}.jsonl")}
-        return [{"id": row["id"], "text": texts.get(row["id"], "")} | row for row in read_lines(place / "annotations.jsonl")[:n]]
+        shown = {row["id"]: row["text"] for name in ("kept", "dropped") for row in read_lines(judged / f"{name}.jsonl")}
+        return [{"id": row["id"], "text": shown.get(row["id"], "")} | row for row in read_lines(place / "annotations.jsonl")[:n]]
     if step == "teacher":
         return [{"file": p.name, "bytes": p.stat().st_size} for p in sorted(place.iterdir())] + _forms(place)
     return [read_json(place / f"{step}.json")]
