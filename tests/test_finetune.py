@@ -120,6 +120,13 @@ def test_the_output_layer_is_read_in_chunks_although_an_adapter_has_dropout() ->
     assert trainee.lm.states.quick is None
 
 
+def test_the_quick_layers_are_for_frozen_models() -> None:
+    """Their backward pass goes to the prompt alone."""
+    lm = model("llama")
+    lm.model.model.norm.weight.requires_grad_(True)
+    assert lm.states.quick is None
+
+
 @BOTH
 def test_it_learns_and_touches_what_it_should(how: Tuning) -> None:
     lm, texts = model("llama"), _halves()
@@ -127,6 +134,7 @@ def test_it_learns_and_touches_what_it_should(how: Tuning) -> None:
     tuned = tune_lm(lm, texts[:12], texts[12:], replace(how, epochs=10), 0)
     best = min(entry["dev"] for entry in tuned.log)
     assert best + 1 < tuned.before
+    assert train.mean_nll(tuned.lm, None, None, texts[12:]) == pytest.approx(best, rel=1e-4), "before merging too"
     whole = tuned.whole()
     assert train.mean_nll(whole, None, None, texts[12:]) == pytest.approx(best, rel=1e-4), "the best weights are kept, and LoRA merges to the same"
     assert not any(p.requires_grad for p in whole.model.parameters())

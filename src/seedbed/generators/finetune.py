@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seedbed.lm.finetune import Tuned
     from seedbed.lm.load import LM
 
+LR = {"lora": 0.002, "full": 0.0003}
 DEV_TEXTS = 512
 """Dev rows that the loss is read on, at most."""
 
@@ -31,10 +32,10 @@ class Finetune:
 
     method: "lora" (an adapter in PEFT's format) or "full" (all weights, a whole model folder). rank, alpha, dropout, targets: of LoRA; targets
     are names of modules, and "auto" stands for all linear layers of the blocks. epochs, patience (in evaluations), batch, lr, weight_decay,
-    warmup (steps): of the fit. order: of a task with labels, "input-first" (He et al. 2022 found it the better one, with the label given again
-    by an annotator) or "label-first". labels: "free", the teacher writes the label; "sample" and "uniform", each row is given one, in the
-    sample's shares or equally many of each in it; these need label-first. load_in: "4bit" or "8bit", the frozen weights while LoRA learns, on
-    CUDA alone.
+    warmup (steps): of the fit; without lr it is 0.002 for LoRA and 0.0003 for all weights, chosen on seedling: large models want less. order: of
+    a task with labels, "input-first" (He et al. 2022 found it the better one, with the label given again by an annotator) or "label-first".
+    labels: "free", the teacher writes the label; "sample" and "uniform", each row is given one, in the sample's shares or equally many of each in
+    it; these need label-first. load_in: "4bit" or "8bit", the frozen weights while LoRA learns, on CUDA alone.
     """
 
     version: ClassVar[int] = 1
@@ -48,7 +49,7 @@ class Finetune:
     epochs: Annotated[int, Field(ge=1)] = 20
     patience: Annotated[int, Field(ge=1)] = 3
     batch: Annotated[int, Field(ge=1)] = 16
-    lr: Annotated[float, Field(gt=0)] = 0.002
+    lr: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Annotated[int, Field(ge=0)] = 30
     order: Literal["input-first", "label-first"] = "input-first"
@@ -88,8 +89,8 @@ class Finetune:
                 f"{lm.context - 1} tokens that {model!r} leaves. At least 2 and 1 are needed: use shorter texts or a model with a longer context."
             )
         how = finetune.Tuning(
-            self.epochs, self.patience, self.batch, self.warmup, method=self.method, lr=self.lr, weight_decay=self.weight_decay, rank=self.rank,
-            alpha=self.alpha, dropout=self.dropout, targets=self.targets,
+            self.epochs, self.patience, self.batch, self.warmup, method=self.method, lr=self.lr or LR[self.method],
+            weight_decay=self.weight_decay, rank=self.rank, alpha=self.alpha, dropout=self.dropout, targets=self.targets,
         )  # fmt: skip
         tuned = finetune.tune_lm(lm, texts, dev_texts, how, seed_for(seed, "fit"), out / f"checkpoint-{self.method}.safetensors", deadline)
         too_long = {"fit": len(sample.fit) - len(fit), "dev": len(sample.dev[:DEV_TEXTS]) - len(dev)}
