@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import inspect
 import json
@@ -16,6 +17,7 @@ import typer
 from seedbed.catalog import CATALOG, find
 from seedbed.cli import app
 from seedbed.data import SampleSpec
+from seedbed.parts import Component
 from seedbed.recipe import DEFAULTS, SECTIONS
 from seedbed.specs import Annotate, GainSpec, Generate, ModelSpec, Where
 from seedbed.task import Task
@@ -40,6 +42,10 @@ def allowed(hint: Any) -> str:
         return " or ".join(allowed(part) for part in inner if part is not type(None)) + " (may be absent)" * (type(None) in inner)
     if origin is tuple:
         return f"list of {allowed(inner[0])}"
+    if hint is Component:
+        return '`{kind = "...", settings}`'
+    if origin is collections.abc.Mapping:
+        return f"table of {allowed(inner[1])}"
     if hasattr(hint, "model_fields"):
         return "`{" + ", ".join(hint.model_fields) + "}`"
     return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(hint, str(hint))

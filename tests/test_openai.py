@@ -19,13 +19,14 @@ from servers import Fault, Server, cut_short, reset, status, text
 
 from seedbed import recipe as recipes
 from seedbed.candidates import complete, read_candidates
+from seedbed.data import load_sample
 from seedbed.engines.openai import GIVE_UP, Openai, OpenaiSession
 from seedbed.errors import EngineError, RecipeError
 from seedbed.generators.hard import Hard
 from seedbed.run import run
 from seedbed.store import Journal
-from seedbed.testing import check_engine, tiny_sample
-from seedbed.types import Completion, ModelRef, Prompt, Sampling, SoftRef
+from seedbed.testing import NOBODY, check_engine, tiny_sample
+from seedbed.types import Candidate, Completion, ModelRef, Prompt, Sampling, SoftRef
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "sk-never-written-73519"
@@ -321,3 +322,16 @@ def test_a_recipe_may_not_hold_a_key() -> None:
             | {"engine": {"kind": "openai", "api_key": "x"}, "generator": {"kind": "hard"}},
             ROOT,
         )
+
+
+def test_an_annotator_asks_a_server_of_its_own(tmp_path: Path) -> None:
+    """The rows come from the toy engine, the votes from the server, which always says the same."""
+    with Server(write=lambda prompt, asked: " Delivery") as server:
+        asks = {"kind": "prompted", "votes": 2, "engine": {"kind": "openai", "base_url": server.url}, "model": "judge"}
+        made = recipes.build(settings(server) | {"engine": {"kind": "toy"}, "annotator": [asks]}, ROOT)
+        sample = load_sample(made.sample, made.task, made.seed, ROOT)
+        real = [Candidate(e.id, i, "", e.fields, True) for i, e in enumerate(sample.dev[:5])]
+        found = made.annotators[0].settings.annotate(real, sample, 0, NOBODY)
+        assert {r["model"] for r in server.requests} == {"judge"} and len(server.requests) == 10
+        label = next(x for x in sample.task.labels if x.lower() == "delivery")
+        assert found.rows == [{label: 1.0}] * 5 and found.facts == {"votes": 10, "invalid": 0}

@@ -160,3 +160,45 @@ def test_everything_in_the_catalog_is_there() -> None:
     for role, kinds in CATALOG.items():
         for kind in kinds:
             assert find(role, kind).__doc__
+
+
+ASKS = {
+    "annotator": [{"kind": "prompted", "engine": {"kind": "toy", "order": 3}, "model": "other", "votes": 3}],
+    "generator": {"kind": "hard"},
+    "engine": {"kind": "toy"},
+}
+
+
+def test_a_part_may_hold_an_engine_of_its_own() -> None:
+    made = recipe.build(GOOD | ASKS, ROOT)
+    asked = made.annotators[0].settings.engine
+    assert (asked.kind, asked.settings.order) == ("toy", 3)
+    assert 'engine = {kind = "toy", order = 3, smooth = 0.01}' in made.to_toml()
+    again = recipe.build(tomllib.loads(made.to_toml()), ROOT)
+    assert again == made and again.to_toml() == made.to_toml()
+    other = recipe.build(GOOD | ASKS, ROOT, ["annotator.0.engine.order=5"])
+    assert other.annotators[0].facts() != made.annotators[0].facts()
+    assert "engine:toy" in made.annotators[0].facts()[1]["engine"]["identity"]
+
+
+def test_a_wrong_engine_of_a_part_is_named_with_its_place() -> None:
+    with pytest.raises(RecipeError) as wrong:
+        recipe.build(GOOD | ASKS, ROOT, ["annotator.0.engine.order=0"])
+    assert wrong.value.problems == ("[annotator 1] engine order = 0: Input should be greater than or equal to 1.",)
+    for value, words in (('"openai"', "[annotator 1] engine must be a section with kind"), ('{kind="opnai"}', "Did you mean 'openai'?")):
+        with pytest.raises(RecipeError) as wrong:
+            recipe.build(GOOD | ASKS, ROOT, [f"annotator.0.engine={value}"])
+        assert words in wrong.value.problems[0]
+
+
+def test_only_the_engine_that_is_asked_has_to_take_the_prompts(tmp_path: Path) -> None:
+    engine = (
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Deaf:\n    can = frozenset({'soft'})\n    def open(self, model): ...\n"
+    )
+    (tmp_path / "deaf.py").write_text(engine)
+    raw = GOOD | ASKS | {"sample": {"path": str(ROOT / "examples/helpdesk.csv")}}
+    with pytest.raises(RecipeError, match=r"\[annotator 1\] kind = 'prompted' needs an engine that takes text prompts; \[annotator 1\] engine kind"):
+        recipe.build(raw, tmp_path, ["annotator.0.engine={kind='deaf.py:Deaf'}"])
+    with pytest.raises(RecipeError) as wrong:
+        recipe.build(raw, tmp_path, ["engine={kind='deaf.py:Deaf'}"])
+    assert len(wrong.value.problems) == 1 and wrong.value.problems[0].startswith("[generator]")

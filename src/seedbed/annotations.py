@@ -12,7 +12,8 @@ from typing import Any
 
 from seedbed.catalog import guarded
 from seedbed.errors import ComponentError
-from seedbed.recipe import Component, Recipe
+from seedbed.parts import Component
+from seedbed.recipe import Recipe
 from seedbed.store import Journal, read_lines, unchanged, write_hashes, write_json, write_lines
 from seedbed.types import Annotations, Backing, Candidate, Sample, seed_for
 

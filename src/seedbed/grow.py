@@ -16,7 +16,8 @@ from seedbed.answers import answered, drafts, labelled, pool_rows
 from seedbed.candidates import complete, read_candidates, rows_done
 from seedbed.catalog import guarded
 from seedbed.limits import FIT_SHARE, GENERATE_SHARE, Allowance, Deadline, Limits
-from seedbed.recipe import Component, Recipe
+from seedbed.parts import Component
+from seedbed.recipe import Recipe
 from seedbed.report.closeup import VERSION as CLOSEUP
 from seedbed.sifting import sift, sifted
 from seedbed.store import Store, file_hash, fingerprint, write_json

@@ -20,22 +20,10 @@ from pydantic import TypeAdapter, ValidationError
 from seedbed.catalog import find, identity
 from seedbed.data import SampleSpec
 from seedbed.errors import ComponentError, RecipeError, did_you_mean
+from seedbed.parts import Component, component_lines, given_only, toml_lines
 from seedbed.specs import Annotate, GainSpec, Generate, ModelSpec, Where
 from seedbed.store import file_hash
 from seedbed.task import Task
-
-
-@dataclasses.dataclass(frozen=True)
-class Component:
-    """One part of a run: its name in the recipe, its code's identity and the settings object itself."""
-
-    kind: str
-    identity: str
-    settings: Any
-
-    def facts(self) -> list[Any]:
-        """What counts in fingerprints."""
-        return [self.identity, dataclasses.asdict(self.settings)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,36 +65,23 @@ class Recipe:
         lines = [f"name = {json.dumps(self.name)}", f"seed = {self.seed}"]
         plain = {
             "sample": self.sample.model_dump(exclude_none=True, mode="json"),
-            "task": _set(dataclasses.asdict(self.task)),
+            "task": given_only(dataclasses.asdict(self.task)),
             "model": self.model.model_dump(exclude={"shape"}),
         }
         if self.model.shape:
             plain["model.shape"] = self.model.shape.model_dump(exclude_none=True)
         for section, values in plain.items():
-            lines += ["", f"[{section}]", *_toml_lines(values)]
+            lines += ["", f"[{section}]", *toml_lines(values)]
         for section, component in (("engine", self.engine), ("generator", self.generator)):
-            lines += ["", f"[{section}]", *_component_lines(component)]
-        lines += ["", "[generate]", *_toml_lines(self.generate.model_dump())]
+            lines += ["", f"[{section}]", *component_lines(component)]
+        lines += ["", "[generate]", *toml_lines(self.generate.model_dump())]
         if self.annotate:
-            lines += ["", "[annotate]", *_toml_lines(self.annotate.model_dump(exclude_none=True))]
+            lines += ["", "[annotate]", *toml_lines(self.annotate.model_dump(exclude_none=True))]
         for section, components in (("annotator", self.annotators), ("filter", self.filters), ("metric", self.metrics)):
             for component in components:
-                lines += ["", f"[[{section}]]", *_component_lines(component)]
-        lines += ["", "[student]", *_component_lines(self.student), "", "[gain]", *_toml_lines(self.gain.model_dump(mode="json"))]
+                lines += ["", f"[[{section}]]", *component_lines(component)]
+        lines += ["", "[student]", *component_lines(self.student), "", "[gain]", *toml_lines(self.gain.model_dump(mode="json"))]
         return "\n".join(lines) + "\n"
-
-
-def _set(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if v is not None and v != () and v != []}
-
-
-def _toml_lines(values: Mapping[str, Any]) -> list[str]:
-    """Strings, numbers, truth values and lists are written alike in JSON and TOML."""
-    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
-
-
-def _component_lines(component: Component) -> list[str]:
-    return _toml_lines({"kind": component.kind, **_set(dataclasses.asdict(component.settings))})
 
 
 DEFAULTS: dict[str, Any] = {
@@ -266,8 +241,10 @@ def _component(role: str, given: Any, base: Path, problems: list[str], where: st
     except ComponentError as error:
         problems.append(str(error))
         return None
-    settings = _validated(where, shape, {k: v for k, v in given.items() if k != "kind"}, problems)
-    if settings is None:
+    roles = getattr(shape, "parts", {})  # settings that are parts themselves: setting -> role
+    nested = {name: _component(part, given[name], base, problems, f"{where} {name}") for name, part in roles.items() if name in given}
+    settings = _validated(where, shape, {k: v for k, v in given.items() if k != "kind" and k not in nested} | nested, problems)
+    if settings is None or None in nested.values():
         return None
     named = identity(role, given["kind"], base)
     for field in getattr(shape, "files", ()):  # settings that may name a file of the user's: found from the recipe, and its bytes count
@@ -328,12 +305,17 @@ def _misfits(generator: Component, engine: Component, annotators: Sequence[Compo
     asking = [("[generator]", generator)] + [(f"[annotator {i + 1}]", a) for i, a in enumerate(annotators)]
     for where, component in asking:
         role = where.strip("[]1234567890 ")
-        lacking = sorted(getattr(component.settings, "needs", frozenset()) - engine.settings.can)
-        if lacking:
-            problems.append(
-                f"{where} kind = {component.kind!r} needs an engine that takes {', '.join(lacking)} prompts; "
-                f"[engine] kind = {engine.kind!r} takes {', '.join(sorted(engine.settings.can))}. Choose another engine or {role}."
-            )
+        nested = getattr(component.settings, "engine", None)
+        asked = nested if isinstance(nested, Component) else None
+        for place, served, needs in (
+            ("[engine]", engine, getattr(component.settings, "needs", frozenset())),
+            (f"{where} engine", asked, frozenset({"text"})),
+        ):
+            if served and (lacking := sorted(needs - served.settings.can)):
+                problems.append(
+                    f"{where} kind = {component.kind!r} needs an engine that takes {', '.join(lacking)} prompts; "
+                    f"{place} kind = {served.kind!r} takes {', '.join(sorted(served.settings.can))}. Choose another engine or {role}."
+                )
         if getattr(component.settings, "asks_teacher", False) and not getattr(generator.settings, "answers", False):
             problems.append(f"{where} kind = {component.kind!r} asks the teacher for targets. {_answers_not(generator)}")
     return problems

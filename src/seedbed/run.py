@@ -20,7 +20,8 @@ from seedbed.errors import ComponentError, RunFailed, StoreError
 from seedbed.gain import Gain, lessons, measure_gain
 from seedbed.grow import Grown, Timer, grow, model_folder, own, sizes, step_names
 from seedbed.limits import UNLIMITED, Limits, said
-from seedbed.recipe import Component, Recipe, need_weights
+from seedbed.parts import Component
+from seedbed.recipe import Recipe, need_weights
 from seedbed.report.card import card
 from seedbed.report.closeup import closeup
 from seedbed.report.facts import Facts

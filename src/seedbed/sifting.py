@@ -10,7 +10,8 @@ from typing import Any
 from seedbed import fleet
 from seedbed.catalog import guarded
 from seedbed.errors import ComponentError
-from seedbed.recipe import Component, Recipe
+from seedbed.parts import Component
+from seedbed.recipe import Recipe
 from seedbed.store import read_lines, unchanged, write_hashes, write_lines
 from seedbed.types import Candidate, Sample, Verdict
 

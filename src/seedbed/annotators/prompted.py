@@ -4,44 +4,49 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from seedbed.catalog import guarded
-from seedbed.errors import ComponentError
+from seedbed.parts import Component
 from seedbed.progress import bar
+from seedbed.prompting import STOP, compiled, template_text, written
 from seedbed.task import Task
 from seedbed.types import Annotations, Backing, Candidate, ModelRef, Prompt, Sample, Sampling, seed_for
 
-STOP = "\n---"
-TEMPLATE = Path(__file__).resolve().parent / "templates" / "label.jinja"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """Asks the recipe's engine with its [model] as it is, in a few-shot prompt, for each candidate's label; a label's probability is its share of
-    the votes.
+    """Asks in a few-shot prompt for each candidate's label; a label's probability is its share of the votes.
 
     votes: answers asked for each candidate, each with examples drawn anew. shots: fit rows in a prompt. temperature: of the answers; 0 is
     greedy, and votes then differ by their examples alone. max_tokens: of an answer. template: the path of a Jinja file (variables:
-    `examples`, rendered records with the label last; `given`, the candidate's inputs; `mark`, what stands before a label; `labels`); the
-    shipped one where not given.
+    `examples`, rendered records with the label last; `given`, the candidate's inputs; `mark`, what stands before a label; `labels`), or
+    "label", the shipped one. engine, model: whom it asks, such as {kind = "openai"} and a model's name there; the recipe's [engine] and [model],
+    as it is, where not given.
     """
 
-    version: ClassVar[int] = 1
-    needs: ClassVar[frozenset[str]] = frozenset({"text"})
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = ("template",)
+    parts: ClassVar[Mapping[str, str]] = {"engine": "engine"}
 
     votes: Annotated[int, Field(ge=1, le=101)] = 5
     shots: Annotated[int, Field(ge=0, le=64)] = 5
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
     max_tokens: Annotated[int, Field(ge=1)] = 24
-    template: str = ""
+    template: str = "label"
+    engine: Component | None = None
+    model: str = ""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Of the recipe's engine: nothing where it has its own."""
+        return frozenset() if self.engine else frozenset({"text"})
 
     def supports(self, task: Task) -> str:
         """The reason why not, or "" for a task with labels."""
@@ -49,7 +54,8 @@ class Prompted:
 
     def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations:
         """Rows of label -> share of the valid votes, empty where no answer was a label. facts: `votes`, and of these `invalid`."""
-        session, place = backing.open(ModelRef(backing.model)), {label.lower(): label for label in sample.task.labels}
+        open_model = self.engine.settings.open if self.engine else backing.open
+        session, place = open_model(ModelRef(self.model or backing.model)), {label.lower(): label for label in sample.task.labels}
         valid: list[Counter[str]] = [Counter() for _ in candidates]
         asked = answers = 0
         with bar("votes", self.votes * len(candidates)) as update:
@@ -64,7 +70,8 @@ class Prompted:
 
     def _prompts(self, candidates: Sequence[Candidate], sample: Sample) -> Iterator[tuple[int, Prompt]]:
         task = sample.task.known(dict.fromkeys(sample.task.inputs))
-        shown, template = [task.render(e.fields) for e in sample.fit], self._template()
+        shown, where = [task.render(e.fields) for e in sample.fit], "[annotator] template"
+        template = compiled(template_text(self.template, TEMPLATES, where), where)
         mark = task.mark(str(task.target))
         for i, candidate in enumerate(candidates):
             if candidate.fields is None:
@@ -74,19 +81,4 @@ class Prompted:
                 drawn = seed_for(0, "vote", candidate.id, vote)
                 examples = random.Random(drawn).sample(shown, min(self.shots, len(shown)))
                 known = {"examples": examples, "given": given, "mark": mark, "labels": list(task.labels)}
-                text = guarded("[annotator] the template", partial(template.render, **known))
-                yield i * self.votes + vote, Prompt(text, drawn, stop=STOP)
-
-    def _template(self) -> Any:
-        from jinja2 import StrictUndefined, TemplateError
-        from jinja2.sandbox import SandboxedEnvironment
-
-        place = Path(self.template) if self.template else TEMPLATE
-        if not place.is_file():
-            raise ComponentError(f"[annotator] template = {self.template!r} is no file. Leave it out, or copy {TEMPLATE.name} and give its path.")
-        try:
-            return SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-                place.read_text(encoding="utf-8")
-            )
-        except TemplateError as error:
-            raise ComponentError(f"[annotator] the template is broken: {error}. Correct it.") from error
+                yield i * self.votes + vote, Prompt(written(template, known, where), drawn, stop=STOP)

@@ -1,0 +1,55 @@
+"""A part of a run: what a recipe's section becomes, and how it is written down again. A part may hold parts, such as an engine of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """One part of a run: its name in the recipe, its code's identity and the settings object itself."""
+
+    kind: str
+    identity: str
+    settings: Any
+
+    def facts(self) -> list[Any]:
+        """What counts in fingerprints."""
+        return [self.identity, dataclasses.asdict(self.settings)]
+
+
+def given_only(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is absent: TOML has no null."""
+    return {k: v for k, v in values.items() if v is not None and v != () and v != []}
+
+
+def toml_lines(values: Mapping[str, Any]) -> list[str]:
+    """`key = value`, one a line."""
+    return [f"{_key(key)} = {_toml(value)}" for key, value in values.items()]
+
+
+def _toml(value: Any) -> str:
+    """Strings, numbers, truth values and lists of them are written alike in JSON and TOML; a mapping and a nested part are inline tables."""
+    if isinstance(value, Component):
+        return _toml(_written(value))
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(toml_lines(value)) + "}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
+def _written(component: Component) -> dict[str, Any]:
+    """What stands in a recipe for it."""
+    return {"kind": component.kind, **given_only({f.name: getattr(component.settings, f.name) for f in dataclasses.fields(component.settings)})}
+
+
+def component_lines(component: Component) -> list[str]:
+    """A section's lines."""
+    return toml_lines(_written(component))
