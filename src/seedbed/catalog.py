@@ -18,6 +18,8 @@ CATALOG: dict[str, dict[str, str]] = {
         "soft": "seedbed.generators.soft:Soft",
         "finetune": "seedbed.generators.finetune:Finetune",
         "hard": "seedbed.generators.hard:Hard",
+        "refine": "seedbed.generators.refine:Refine",
+        "answered": "seedbed.generators.answered:Answered",
     },
     "engine": {
         "local": "seedbed.engines.local:Local",

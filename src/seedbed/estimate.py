@@ -27,6 +27,7 @@ from seedbed.generators.soft import DEV_TEXTS
 from seedbed.grow import step_names
 from seedbed.limits import Allowance, Deadline
 from seedbed.recipe import Recipe
+from seedbed.relay import Relay
 from seedbed.store import write_lines
 from seedbed.types import Backing, Candidate, Example, Sample, Teacher, seed_for
 
@@ -192,7 +193,7 @@ def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | No
     how, engine = recipe.generate, recipe.engine.settings
     teacher: Teacher = recipe.generator.settings.load(fitted, sample.task, recipe.model.name)
     start = time.perf_counter()
-    session = engine.open(teacher.model)
+    session = Relay(engine.open(teacher.model))
     longest = how.max_tokens if length is None else min(how.max_tokens, math.ceil(length))
 
     def trial(name: str, n: int, at_most: int) -> tuple[float, int, int]:

@@ -18,6 +18,7 @@ from seedbed.catalog import guarded
 from seedbed.limits import FIT_SHARE, GENERATE_SHARE, Allowance, Deadline, Limits
 from seedbed.parts import Component
 from seedbed.recipe import Recipe
+from seedbed.relay import Relay
 from seedbed.report.closeup import VERSION as CLOSEUP
 from seedbed.sifting import sift, sifted
 from seedbed.store import Store, file_hash, fingerprint, write_json
@@ -76,8 +77,7 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
 
     @cache
     def session(model: ModelRef) -> Session:
-        opened: Session = own("engine", recipe.engine, lambda: recipe.engine.settings.open(model))
-        return opened
+        return Relay(own("engine", recipe.engine, lambda: recipe.engine.settings.open(model)))
 
     allowance = Allowance(recipe.generate.max_tokens, limits.tokens, deadline.share(GENERATE_SHARE))
     made = _Made(list, 0, {})

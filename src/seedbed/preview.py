@@ -19,6 +19,7 @@ from seedbed.data import load_sample
 from seedbed.grow import step_names
 from seedbed.limits import Allowance, Deadline
 from seedbed.recipe import Recipe, need_weights
+from seedbed.relay import Relay
 from seedbed.types import Backing, Candidate, Sample, Verdict, seed_for
 
 ROWS, DEV_ROWS, FIT_S = 256, 32, 12.0
@@ -49,7 +50,7 @@ def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
         else:
             folder, words = Path(name) / "teacher", _short_fit(recipe, sample, Path(name) / "teacher")
         teacher = recipe.generator.settings.load(folder, sample.task, recipe.model.name)
-        session = recipe.engine.settings.open(teacher.model)
+        session = Relay(recipe.engine.settings.open(teacher.model))
         made = Path(name) / "candidates"
         made.mkdir()
         if recipe.generate.count or recipe.annotate is None:

@@ -53,7 +53,8 @@ class Task:
             problems.append(f"a {self.kind} task needs 'target', the column to predict. For text alone use kind = \"plain\".")
         if self.kind in ("pair", "qa") and len(self.inputs) < 2:
             problems.append(f"a {self.kind} task needs at least two input columns. Got {list(self.inputs)}.")
-        known = (*self.inputs, *([self.target] if self.has_labels and self.target else []))
+        tests = (self.tests,) if self.kind == "code" and self.tests else ()
+        known = (*self.inputs, *tests, *([self.target] if self.has_labels and self.target else []))
         for name in self.given or ():
             if name not in known:
                 problems.append(f"'given' names {name!r}, which is no input, nor the label. Allowed: {list(known)}.")
@@ -111,7 +112,7 @@ class Task:
         """The task with just these columns given: all inputs of a row that is to be answered, a label that was asked for."""
         if set(given) == set(self.given_columns):
             return self
-        return replace(self, given=tuple(c for c in (*self.inputs, *([self.target] if self.target else [])) if c in given))
+        return replace(self, given=tuple(c for c in self.columns if c in given))
 
     def mark(self, name: str) -> str:
         """What stands before a column's value: `Label:`. A space follows."""

@@ -180,6 +180,7 @@ def _check_reading(read: Callable[[Row], list[Candidate]], prompt: Callable[[Row
         assert turns < 100, "a row must be finished after some turns"
     assert read(row) == read(row), "reading must be pure"
     assert all(c.index == row.index for c in read(row)), "a candidate carries its row's index"
+    assert len({c.id for c in read(row)}) == len(read(row)), "each candidate has an id of its own"
 
 
 def check_student(component: Student) -> None:

@@ -63,14 +63,24 @@ class SoftRef:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """Another engine (its settings, hashable) than the recipe's, and a model's name there."""
+
+    engine: Engine
+    model: str
+
+
+@dataclass(frozen=True)
 class Prompt:
-    """What an engine completes: text, and/or a soft prefix, and/or a LoRA adapter folder. stop: a string that ends the completion."""
+    """What an engine completes: text, and/or a soft prefix, and/or a LoRA adapter folder. stop: a string that ends the completion. ask: who is
+    to complete it, where that is not the recipe's engine."""
 
     text: str
     seed: int
     soft: SoftRef | None = None
     adapter: str | None = None
     stop: str = ""
+    ask: Ask | None = None
 
 
 @dataclass(frozen=True)
