@@ -37,6 +37,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "dedup": "seedbed.filters.dedup:Dedup",
         "overlap": "seedbed.filters.overlap:Overlap",
         "quota": "seedbed.filters.quota:Quota",
+        "select": "seedbed.filters.select:Select",
     },
     "metric": {
         "mauve": "seedbed.metrics.mauve:Mauve",

@@ -20,8 +20,8 @@ Scorer = Callable[[int, np.ndarray], float]
 """(seed index, indices of blocks of test rows, repeats allowed) -> points of one arm."""
 
 MIN_TEST = 100
-MASS = 0.99
-"""Of a distribution over labels: what is left out costs a student time, and says nothing."""
+MASS, MOST_LABELS = 0.99, 5
+"""Of a distribution over labels, what is taught: a student's time grows with the labels of a row, and unlikely ones say little."""
 FULL_ROWS = 2000
 """The most real rows of the `full` arm and of the real-only curve."""
 FRACTIONS = (0.25, 0.5, 1.0)
@@ -101,7 +101,7 @@ class _Point:
 
 def lessons(kept: Sequence[Candidate], target: str, by: str | None) -> list[Example]:
     """What a student learns from kept rows. by: the annotator whose distribution a row teaches where its likeliest label is the row's own; None:
-    the label alone. Of a distribution the likeliest labels up to `MASS` are taught."""
+    the label alone. Of a distribution the likeliest labels are taught, up to `MASS` and `MOST_LABELS`."""
 
     def soft(candidate: Candidate) -> dict[str, float] | None:
         said = candidate.annotations.get(by) if by else None
@@ -109,7 +109,7 @@ def lessons(kept: Sequence[Candidate], target: str, by: str | None) -> list[Exam
             return None
         found, mass = {}, 0.0
         for label, probability in said.items():  # the likeliest first
-            if mass >= MASS:
+            if mass >= MASS or len(found) == MOST_LABELS:
                 break
             found[label], mass = probability, mass + probability
         return found

@@ -1,0 +1,115 @@
+"""The part of the candidates that is together nearest to real text."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from seedbed.text import words
+from seedbed.types import Candidate, Sample, Verdict, seed_for
+
+BUCKETS = 10_000
+"""Hashed n-grams of DSIR."""
+REFERENCE = 4000
+"""Fit rows that the kernel looks at, at most."""
+
+
+@dataclass(frozen=True)
+class Select:
+    """Keeps `rows` candidates, chosen together to be distributed like fit rows; the others are "not selected". It reads no dev or test row, so that
+    what these measure afterwards was not chosen by them.
+
+    method: "mmd", kernel herding (Chen, Welling and Smola 2010): one after the other the candidate that lowers the maximum mean discrepancy of
+    sentence features to fit's most; "ngrams", importance resampling on hashed words and pairs (DSIR, Xie et al. 2023, arXiv 2302.03169).
+    rows: to keep, of as many more candidates as you can afford. by_label: each label on its own, in fit's shares as far as its candidates go.
+    embedder: of "mmd". Candidates without fields are kept.
+    """
+
+    version: ClassVar[int] = 1
+    scope: ClassVar[Literal["row", "set"]] = "set"
+
+    method: Literal["mmd", "ngrams"] = "mmd"
+    rows: Annotated[int, Field(ge=1)] = 500
+    by_label: bool = True
+    embedder: str = "minilm"
+
+    def judge(self, candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
+        task = sample.task
+        label = str(task.target) if self.by_label and task.has_labels else None
+        real: dict[str, list[str]] = {}
+        for e in sample.fit[:REFERENCE]:
+            real.setdefault(str(e.fields[label]) if label else "", []).append(task.body(e.fields))
+        parts: dict[str, list[int]] = {}
+        for i, c in enumerate(candidates):
+            if c.fields is not None:
+                parts.setdefault(str(c.fields[label]) if label else "", []).append(i)
+        kept = {i for i, c in enumerate(candidates) if c.fields is None}
+        wanted = _shares({name: len(places) for name, places in parts.items()}, {name: len(found) for name, found in real.items()}, self.rows)
+        for name, places in sorted(parts.items()):
+            texts = [task.body(candidates[i].fields or {}) for i in places]
+            like = real.get(name) or [text for found in real.values() for text in found]
+            most = wanted[name]
+            chosen = self._herd(texts, like, most) if self.method == "mmd" else _resample(texts, like, most, [candidates[i].id for i in places])
+            kept |= {places[j] for j in chosen}
+        return [Verdict(i in kept, "" if i in kept else "not selected") for i in range(len(candidates))]
+
+    def _herd(self, texts: list[str], real: list[str], wanted: int) -> list[int]:
+        from seedbed.lm.embed import embed
+
+        x, y = embed(texts, self.embedder).astype(np.float64), embed(real, self.embedder).astype(np.float64)
+        gamma = 1 / max(1e-9, float(np.median(_squares(y[:500], y[:500]))))
+        towards = np.exp(-gamma * _squares(x, y)).mean(1)
+        taken, among = list[int](), np.zeros(len(x))
+        free = np.ones(len(x), dtype=bool)
+        for step in range(wanted):
+            gain = np.where(free, towards - among / (step + 1), -np.inf)
+            best = int(gain.argmax())
+            taken.append(best)
+            free[best] = False
+            among += np.exp(-gamma * _squares(x, x[best : best + 1]))[:, 0]
+        return taken
+
+
+def _shares(there: dict[str, int], real: dict[str, int], rows: int) -> dict[str, int]:
+    """`rows` over the names in the shares of `real`, none above what is there; what one lacks goes to the others."""
+    found = dict.fromkeys(there, 0)
+    while (left := min(rows, sum(there.values())) - sum(found.values())) > 0:
+        free = [name for name in sorted(there) if found[name] < there[name]]
+        total = sum(real.get(name, 0) for name in free)
+        for name in free:
+            share = real.get(name, 0) / total if total else 1 / len(free)
+            found[name] = min(there[name], found[name] + int(left * share))
+        if min(rows, sum(there.values())) - sum(found.values()) == left:  # shares below one row: the largest first
+            name = max(free, key=lambda name: (real.get(name, 0) - found[name], name))
+            found[name] += 1
+    return found
+
+
+def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(n, m) squared distances."""
+    return np.asarray(np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T, 0.0))
+
+
+def _resample(texts: list[str], real: list[str], wanted: int, ids: list[str]) -> list[int]:
+    """Gumbel top-k: draws without replacement in proportion to p_real(text) / p_candidates(text); noise is the candidate's own."""
+    counted, target = [_counts(text) for text in texts], sum((_counts(text) for text in real), np.zeros(BUCKETS))
+    source = sum(counted, np.zeros(BUCKETS))
+    slope = np.log((target + 1) / (target.sum() + BUCKETS)) - np.log((source + 1) / (source.sum() + BUCKETS))
+    uniform = np.array([(seed_for(0, "select", name) % 2**53 + 0.5) / 2**53 for name in ids])
+    weights = np.array([float(one @ slope) for one in counted]) - np.log(-np.log(uniform))
+    found: list[int] = np.argsort(-weights, kind="stable")[:wanted].tolist()
+    return found
+
+
+def _counts(text: str) -> np.ndarray:
+    found = np.zeros(BUCKETS)
+    tokens = words(text)
+    for gram in [*tokens, *(f"{a} {b}" for a, b in pairwise(tokens))]:
+        found[zlib.crc32(gram.encode()) % BUCKETS] += 1
+    return found

@@ -1,0 +1,77 @@
+"""filter select: the chosen rows lie where fit rows lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from seedbed.filters.select import Select, _shares
+from seedbed.testing import tiny_sample
+from seedbed.types import Candidate, Sample
+
+
+def made(sample: Sample, rows: list[tuple[str, str]]) -> list[Candidate]:
+    fields: list[dict[str, Any]] = [{"text": text, "label": label} for text, label in rows]
+    return [Candidate(f"c{i}", i, sample.task.render(f), f, True) for i, f in enumerate(fields)]
+
+
+NEAR = [
+    ("will it rain by the sea today", "weather"),
+    ("play a slow tune for supper", "music"),
+    ("is there snow in the north now", "weather"),
+    ("turn the radio off", "music"),
+]
+FAR = [
+    ("integral of a smooth function", "weather"),
+    ("the senate passed the bill", "music"),
+    ("mitochondria divide in two", "weather"),
+    ("buy low and sell high", "music"),
+]
+
+
+@pytest.mark.parametrize("method", ["mmd", "ngrams"])
+def test_rows_like_fit_are_chosen_before_others(method: Any) -> None:
+    sample = tiny_sample()
+    candidates = made(sample, [*FAR, *NEAR])
+    kept = [c.id for c, v in zip(candidates, Select(method, rows=4).judge(candidates, sample), strict=True) if v.keep]
+    assert kept == [c.id for c in candidates[4:]]
+
+
+def test_herding_spreads_instead_of_choosing_the_likest_row_again_and_again() -> None:
+    sample = tiny_sample()
+    same = [("will it rain in the north", "weather")] * 6
+    candidates = made(sample, [*same, ("how warm is it by the sea", "weather"), ("tell me if the wind drops tonight", "weather")])
+    kept = [i for i, v in enumerate(Select(rows=3).judge(candidates, sample)) if v.keep]
+    assert {6, 7} <= set(kept)
+
+
+def test_labels_keep_the_shares_of_fit() -> None:
+    sample = tiny_sample()
+    fit = tuple(e for e in sample.fit if e.fields["label"] == "music") + tuple(e for e in sample.fit if e.fields["label"] == "weather")[:4]
+    candidates = made(sample, [(f"{text} {i}", label) for i in range(10) for text, label in NEAR])
+    verdicts = Select(rows=16).judge(candidates, replace(sample, fit=fit))
+    kept = Counter(str((c.fields or {})["label"]) for c, v in zip(candidates, verdicts, strict=True) if v.keep)
+    assert kept == {"music": 12, "weather": 4}
+
+
+@pytest.mark.parametrize(
+    ("there", "real", "rows", "found"),
+    [
+        ({"a": 9, "b": 9}, {"a": 3, "b": 1}, 8, {"a": 6, "b": 2}),
+        ({"a": 2, "b": 9}, {"a": 3, "b": 1}, 8, {"a": 2, "b": 6}),
+        ({"a": 2, "b": 3}, {"a": 3, "b": 1}, 8, {"a": 2, "b": 3}),
+        ({"a": 5, "b": 5, "c": 5}, {"a": 1, "b": 1, "c": 1}, 4, {"a": 1, "b": 1, "c": 2}),
+        ({"a": 5, "x": 5}, {"a": 1}, 6, {"a": 5, "x": 1}),
+    ],
+)
+def test_rows_are_shared_out_as_far_as_there_are_candidates(there: dict[str, int], real: dict[str, int], rows: int, found: dict[str, int]) -> None:
+    assert _shares(there, real, rows) == found
+
+
+def test_dev_and_test_are_not_read() -> None:
+    sample = tiny_sample()
+    candidates = made(sample, [*FAR, *NEAR])
+    assert Select(rows=3).judge(candidates, sample) == Select(rows=3).judge(candidates, replace(sample, dev=(), test=()))
