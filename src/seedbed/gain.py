@@ -107,7 +107,8 @@ def lessons(kept: Sequence[Candidate], target: str, by: str | None) -> list[Exam
         said = candidate.annotations.get(by) if by else None
         if not said or next(iter(said)) != (candidate.fields or {}).get(target):
             return None
-        found, mass = {}, 0.0
+        found: dict[str, float] = {}
+        mass = 0.0
         for label, probability in said.items():  # the likeliest first
             if mass >= MASS or len(found) == MOST_LABELS:
                 break
