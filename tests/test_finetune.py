@@ -17,6 +17,7 @@ from test_train import model, some_texts
 
 from seedbed import estimate as estimates
 from seedbed import recipe as recipes
+from seedbed.computed import computed
 from seedbed.data import load_sample
 from seedbed.engines.local import Local
 from seedbed.errors import ComponentError, DataError, EngineError, ModelError, RecipeError
@@ -417,7 +418,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 WHOLE: dict[str, Any] = TOY | {
     "sample": {"path": "examples/helpdesk.csv", "rows": 60},
-    "generator": {"kind": "finetune", "epochs": 2, "rank": 4, "warmup": 5, "order": "label-first", "labels": "sample"},
+    "generator": {"kind": "finetune", "epochs": 2, "rank": 4, "lr": 0.002, "warmup": 5, "order": "label-first", "labels": "sample"},
     "generate": {"count": 24, "max_tokens": 60, "temperature": 0.7},
     "metric": [],
     "filter": [],
@@ -463,7 +464,7 @@ def test_a_shape_is_priced_by_its_method(tmp_path: Path) -> None:
     for method in ("lora", "full"):
         raw = WHOLE | {"engine": {"kind": "local", "precision": "bf16", "slots": 8}, "model": {"name": "some/20b", "shape": shape}}
         recipe = recipes.build(raw | {"generator": WHOLE["generator"] | {"method": method}}, ROOT)
-        found[method] = estimates._computed(recipe, load_sample(recipe.sample, recipe.task, 3, ROOT), None, tmp_path, assumed := [])
+        found[method] = computed(recipe, load_sample(recipe.sample, recipe.task, 3, ROOT), None, tmp_path, assumed := [])
     weights = Shape(**shape).parameters
     assert found["lora"][1] == pytest.approx(2 * weights, rel=0.15)
     assert found["full"][1] > 5 * 4 * weights

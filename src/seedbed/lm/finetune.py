@@ -21,7 +21,7 @@ from seedbed.flops import COPIES
 from seedbed.limits import NEVER, Deadline
 from seedbed.lm import loop, train
 from seedbed.lm.batches import Text, passes
-from seedbed.lm.load import LM, LoadIn, fresh, quick_dtype, usual_device, weights_hash
+from seedbed.lm.load import LM, LoadIn, fresh, quick_dtype, usual_device, weights_hash, without_bars
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 Method = Literal["lora", "full"]
@@ -58,7 +58,8 @@ class Tuned:
     def save(self, folder: Path, name: str) -> None:
         """PEFT's two files, which name `name` as their base, or a whole model with its tokenizer; equal weights, equal bytes."""
         if self.peft is None:
-            self.lm.model.save_pretrained(folder)
+            with without_bars():
+                self.lm.model.save_pretrained(folder)
             self.lm.tokenizer.save_pretrained(folder)
             return
         self.peft.peft_config["default"].base_model_name_or_path = name

@@ -6,6 +6,8 @@ import hashlib
 import importlib.util
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -156,30 +158,39 @@ def _load(name: str, dtype: torch.dtype, device: str) -> LM:
     return fresh(name, dtype, device)
 
 
-def fresh(name: str, dtype: torch.dtype, device: str, load_in: LoadIn | None = None, copies: int = 1) -> LM:
-    """A model of one's own, to be changed. copies: of the weights that the work will hold; load_in: bitsandbytes' 4 or 8 bits, on CUDA alone.
-
-    Raises ModelError as `load` does, and where the memory is too small or bits cannot be had."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """transformers draws no bars inside: the run draws its own."""
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        place = locate(name)
-        _need_room(name, place, WIDTHS[load_in] if load_in else dtype.itemsize, copies, device)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, **_bits(load_in, device))
-        model = model if load_in else model.to(device)
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        identity = stored_hash(place)
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def fresh(name: str, dtype: torch.dtype, device: str, load_in: LoadIn | None = None, copies: int = 1) -> LM:
+    """A model of one's own, to be changed. copies: of the weights that the work will hold; load_in: bitsandbytes' 4 or 8 bits, on CUDA alone.
+
+    Raises ModelError as `load` does, and where the memory is too small or bits cannot be had."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with without_bars():
+            place = locate(name)
+            _need_room(name, place, WIDTHS[load_in] if load_in else dtype.itemsize, copies, device)
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, **_bits(load_in, device))
+            model = model if load_in else model.to(device)
+            tokenizer = AutoTokenizer.from_pretrained(place)
+            identity = stored_hash(place)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"[model] name = {name!r} cannot be loaded: {str(error).splitlines()[0]} "
             'Allowed: "seedling" (shipped), a folder with config.json, tokenizer and safetensors, or a hub name that this machine can reach.'
         ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     model.eval().requires_grad_(False)
     eos = tokenizer.eos_token_id
     if eos is None:
