@@ -34,17 +34,25 @@ TOKENS = {"gsm8k": 128, "boolq": 40, "slurp": 48, "mbpp": 64}
 CACHE = {"gsm8k": 512, "boolq": 256, "slurp": 256, "mbpp": 256}
 MOST = 1500
 """Rows of dev and of test, at most."""
+FILTERS = [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}]
 MEASURES = ("mauve", "mmd", "heldout_nll", "verbatim_rate")
 NOT_TUNED = "LM not instruction-tuned: no evidence for or against the paper"
 
 
-def ways(task: str) -> list[dict[str, Any]]:
+def ways(task: str, rows: int) -> list[dict[str, Any]]:
+    """mc + select: three times as many candidates, of which the filter keeps half as many as asked for."""
     soft: dict[str, Any] = {"kind": "soft", "tokens": 16, "epochs": 20}
     return [
         {"name": "few-shot", "generator": {"kind": "hard", "shots": 3 if task == "gsm8k" else 5}},
         {"name": "nsp", "generator": {**soft, "prompt": "nsp"}},
         {"name": "mp", "generator": {**soft, "prompt": "mp"}},
         {"name": "mc", "generator": {**soft, "prompt": "mc"}},
+        {
+            "name": "mc + select",
+            "generator": {**soft, "prompt": "mc"},
+            "generate": {"count": 3 * rows},
+            "filter": [*FILTERS, {"kind": "select", "rows": rows // 2}],
+        },
         {
             "name": "finetune",
             "generator": {"kind": "finetune", "epochs": 10, "order": "label-first"} if task == "slurp" else {"kind": "finetune", "epochs": 10},
@@ -79,9 +87,9 @@ def recipe_of(task: str, files: dict[str, str], n: int, rows: int) -> Any:
             "task": TASKS[task],
             "engine": {"kind": "local", "slots": 128, "cache": CACHE[task]},
             "generate": {"count": rows, "max_tokens": TOKENS[task], "top_p": 0.95},
-            "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}],
+            "filter": FILTERS,
             "metric": [{"kind": "mauve"}, {"kind": "memorisation"}, {"kind": "heldout"}],
-            "arm": ways(task),
+            "arm": ways(task, rows),
         }
     )
 

@@ -27,8 +27,8 @@ from seedbed.store import Journal, Store, fingerprint, read_json, write_json, wr
 from seedbed.types import Example, Sample, seed_for
 
 MODES = ("generate", "annotate", "annotate+generate")
-LEAST_SHARE = 0.1
-"""An arm that keeps less than this share of the largest one's rows does not drag the others down to its size: it is measured at its own."""
+LEAST_SHARE = 0.25
+"""An arm that under some seed keeps less than this share of the most rows does not drag the others down to its size: it is measured at its own."""
 REAL, FULL = "real only", "full real"
 
 
@@ -148,9 +148,11 @@ class _Table:
 
     def fill(self) -> Compared:
         cells, failed = self._grow()
-        kept = {key: len(cell.rows) for key, cell in cells.items()}
-        most = max(kept.values(), default=0)
-        budget = min((n for n in kept.values() if n >= LEAST_SHARE * most), default=0)
+        least: dict[int, int] = {}
+        for (i, _), cell in cells.items():
+            least[i] = min(least.get(i, len(cell.rows)), len(cell.rows))
+        most = max((len(cell.rows) for cell in cells.values()), default=0)
+        budget = min((n for n in least.values() if n >= LEAST_SHARE * most), default=most)
         rows = [self._reference(REAL, arm) for arm in self._students()]
         rows += [self._row(i, arm, cells, budget, failed) for i, arm in enumerate(self.arms)]
         rows += [self._reference(FULL, arm) for arm in self._students() if self.samples[0].more]
