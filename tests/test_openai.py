@@ -21,8 +21,12 @@ from seedbed import recipe as recipes
 from seedbed.candidates import complete, read_candidates
 from seedbed.data import load_sample
 from seedbed.engines.openai import GIVE_UP, Openai, OpenaiSession
+from seedbed.engines.toy import Toy
 from seedbed.errors import EngineError, RecipeError
 from seedbed.generators.hard import Hard
+from seedbed.generators.refine import Refine
+from seedbed.parts import Component
+from seedbed.relay import Relay
 from seedbed.run import run
 from seedbed.store import Journal
 from seedbed.testing import NOBODY, check_engine, tiny_sample
@@ -335,3 +339,20 @@ def test_an_annotator_asks_a_server_of_its_own(tmp_path: Path) -> None:
         assert {r["model"] for r in server.requests} == {"judge"} and len(server.requests) == 10
         label = next(x for x in sample.task.labels if x.lower() == "delivery")
         assert found.rows == [{label: 1.0}] * 5 and found.facts == {"votes": 10, "invalid": 0}
+
+
+def test_drafts_from_here_are_refined_by_a_server(server: Server, tmp_path: Path) -> None:
+    """With faults on the way; each later turn is asked once, and a rerun asks for none."""
+    sample = tiny_sample()
+    asks = Refine(engine=Component("openai", "engine:openai:1:", engine(server)), model="judge")
+    asks.fit(sample, "toy", 0, tmp_path)
+    teacher = asks.load(tmp_path, sample.task, "toy")
+    server.faults = [status(429), reset, status(500)]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        session = Relay(Toy().open(ModelRef("toy")))
+        complete(tmp_path / name, teacher, session, sample, 10, 1, Sampling(0.8, 1.0, 120))
+        assert server.answered == 20
+        assert session.describe()["others"][0]["model"] == "judge"
+    assert {r["model"] for r in server.requests} == {"judge"}
+    assert read_candidates(tmp_path / "a", 10) == read_candidates(tmp_path / "b", 10)

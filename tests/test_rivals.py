@@ -14,9 +14,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from seedbed import estimate, relay
 from seedbed import recipe as recipes
-from seedbed import relay
-from seedbed.candidates import complete, read_candidates
+from seedbed.candidates import complete, read_candidates, tokens_of
+from seedbed.data import load_sample
 from seedbed.engines.toy import Toy
 from seedbed.errors import ComponentError, RecipeError
 from seedbed.generators.answered import Answered
@@ -370,6 +371,19 @@ def test_drafts_here_and_later_turns_by_another_engine(tmp_path: Path) -> None:
     assert [(c.id, c.text, c.problem) for c in found] == [(c.id, c.text, c.problem) for c in made.values()]
     assert {c.provenance["refined_by"] for c in found} == {"other"}
     assert session.describe()["others"][0]["order"] == 2
+
+
+def test_an_estimate_counts_every_turn_of_a_row(tmp_path: Path) -> None:
+    """The tokens of 32 tried rows, in proportion, beside those of a run of 100."""
+    base = {"sample": {"path": "examples/helpdesk.csv"}, "task": {"kind": "classification", "inputs": ["message"], "target": "queue"}}
+    made = recipes.build(base | {"engine": {"kind": "toy"}, "generator": {"kind": "answered", "n": 4}, "generate": {"count": 100}}, ROOT)
+    sample = load_sample(made.sample, made.task, made.seed, ROOT)
+    for name in ("fitted", "work", "run"):
+        (tmp_path / name).mkdir()
+    teacher = teacher_of(made.generator.settings, sample, tmp_path / "fitted")
+    cost = estimate._generating(made, sample, tmp_path / "fitted", None, tmp_path / "work", [])
+    complete(tmp_path / "run", teacher, Toy().open(teacher.model), sample, 100, 0, made.generate.sampling)
+    assert cost.tokens == pytest.approx(tokens_of(tmp_path / "run"), rel=0.3)
 
 
 def test_several_candidates_a_row_go_through_a_whole_run(tmp_path: Path) -> None:

@@ -196,24 +196,25 @@ def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | No
     session = Relay(engine.open(teacher.model))
     longest = how.max_tokens if length is None else min(how.max_tokens, math.ceil(length))
 
-    def trial(name: str, n: int, at_most: int) -> tuple[float, int, int]:
-        """(seconds, rows, tokens) of n rows that are cut at so many tokens."""
+    def trial(name: str, n: int, at_most: int) -> tuple[float, int, int, int]:
+        """(seconds, rows finished, turns, tokens) of n rows whose turns are cut at so many tokens."""
         (work / name).mkdir()
         allowance, sampling = Allowance(at_most, BOUNDLESS, Deadline(time.monotonic() + TRIAL_S)), replace(how.sampling, max_tokens=at_most)
         start = time.perf_counter()
-        complete(work / name, teacher, session, sample, n, recipe.seed, sampling, allowance=allowance)
-        return time.perf_counter() - start, allowance.started, round(BOUNDLESS - allowance.left)
+        finished, _ = complete(work / name, teacher, session, sample, n, recipe.seed, sampling, allowance=allowance)
+        return time.perf_counter() - start, finished, allowance.started, round(BOUNDLESS - allowance.left)
 
     trial("first", 1, 1)
     opened = time.perf_counter() - start
     n = min(how.count, max(32, 2 * getattr(engine, "slots", 1)))
-    a, rows, few = trial("short", n, max(1, longest // 4))
-    b, turns, many = trial("long", n, longest)
+    a, _, asked, few = trial("short", n, max(1, longest // 4))
+    b, finished, turns, many = trial("long", n, longest)
+    each = max(1.0, turns / finished) if finished else 1.0  # turns of a row
     token = max(0.0, b - a) / (many - few) if many > few else b / max(1, many)
-    row = max(0.0, a - few * token) / max(1, rows)
-    mean = length if length is not None else many / max(1, turns)
-    disk = _size(work / "long") * how.count // max(1, turns)
-    seconds = opened + how.count * (row + mean * token)
+    turn = max(0.0, a - few * token) / max(1, asked)
+    mean = each * (length if length is not None else many / max(1, turns))
+    disk = _size(work / "long") * how.count // max(1, finished)
+    seconds = opened + how.count * (each * turn + mean * token)
     return Cost(seconds, round(how.count * mean), disk, note=f"{1 / token if token else 0:,.0f} tokens a second, {mean:.0f} tokens a row")
 
 

@@ -244,7 +244,7 @@ def _component(role: str, given: Any, base: Path, problems: list[str], where: st
     roles = getattr(shape, "parts", {})  # settings that are parts themselves: setting -> role
     nested = {name: _component(part, given[name], base, problems, f"{where} {name}") for name, part in roles.items() if name in given}
     settings = _validated(where, shape, {k: v for k, v in given.items() if k != "kind" and k not in nested} | nested, problems)
-    if settings is None or None in nested.values():
+    if settings is None:
         return None
     named = identity(role, given["kind"], base)
     for field in getattr(shape, "files", ()):  # settings that may name a file of the user's: found from the recipe, and its bytes count
