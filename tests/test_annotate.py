@@ -302,3 +302,9 @@ def test_preview_and_estimate_of_annotating_alone(tmp_path: Path) -> None:
     asking = recipes.build(LABELS | {"annotator": [{"kind": "likelihood"}], "annotate": {"count": 20}}, ROOT)
     found = estimate(asking, tmp_path)
     assert {"teacher", "annotations"} <= set(found.steps) and found.steps["candidates"].basis == "finished"
+
+
+def test_a_tuned_teacher_needs_an_engine_that_scores_under_its_adapter() -> None:
+    settings = LABELS | {"generator": {"kind": "finetune"}, "annotator": [{"kind": "likelihood"}], "engine": {"kind": "tests/plugins.py:TextOnly"}}
+    with pytest.raises(RecipeError, match=r"\[annotator 1\] kind = 'likelihood' needs an engine that takes score:adapter, score:text"):
+        recipes.build(settings, ROOT)

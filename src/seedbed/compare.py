@@ -27,7 +27,7 @@ from seedbed.store import Journal, Store, fingerprint, read_json, write_json, wr
 from seedbed.types import Example, Sample, seed_for
 
 MODES = ("generate", "annotate", "annotate+generate")
-LEAST_SHARE = 0.2
+LEAST_SHARE = 0.15
 """An arm that under some seed keeps less than this share of the most rows does not drag the others down to its size: it is measured at its own."""
 REAL, FULL = "real only", "full real"
 

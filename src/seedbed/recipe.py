@@ -306,9 +306,12 @@ def _misfits(generator: Component, engine: Component, annotators: Sequence[Compo
     for where, component in asking:
         role = where.strip("[]1234567890 ")
         nested = getattr(component.settings, "engine", None)
-        asked = nested if isinstance(nested, Component) else None
+        asked, asks = nested if isinstance(nested, Component) else None, getattr(component.settings, "asks_teacher", False)
+        own: frozenset[str] = getattr(component.settings, "needs", frozenset())
+        if asks and "score:text" in own and "adapter" in generator.settings.needs:
+            own |= {"score:adapter"}
         for place, served, needs in (
-            ("[engine]", engine, getattr(component.settings, "needs", frozenset())),
+            ("[engine]", engine, own),
             (f"{where} engine", asked, frozenset({"text"})),
         ):
             if served and (lacking := sorted(needs - served.settings.can)):
@@ -316,7 +319,7 @@ def _misfits(generator: Component, engine: Component, annotators: Sequence[Compo
                     f"{where} kind = {component.kind!r} needs an engine that takes {', '.join(lacking)} prompts; "
                     f"{place} kind = {served.kind!r} takes {', '.join(sorted(served.settings.can))}. Choose another engine or {role}."
                 )
-        if getattr(component.settings, "asks_teacher", False) and not getattr(generator.settings, "answers", False):
+        if asks and not getattr(generator.settings, "answers", False):
             problems.append(f"{where} kind = {component.kind!r} asks the teacher for targets. {_answers_not(generator)}")
     return problems
 
