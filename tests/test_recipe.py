@@ -202,3 +202,15 @@ def test_only_the_engine_that_is_asked_has_to_take_the_prompts(tmp_path: Path) -
     with pytest.raises(RecipeError) as wrong:
         recipe.build(raw, tmp_path, ["engine={kind='deaf.py:Deaf'}"])
     assert len(wrong.value.problems) == 1 and wrong.value.problems[0].startswith("[generator]")
+
+
+@pytest.mark.parametrize("name", ["paper-finetune", "paper-softsrv"])
+def test_the_papers_settings_pass_and_have_a_price(name: str) -> None:
+    from seedbed.computed import computed
+    from seedbed.data import load_sample
+
+    made = recipe.load(ROOT / f"recipes/{name}.toml")
+    sample = load_sample(made.sample, made.task, made.seed, made.base)
+    costs, memory, _ = computed(made, sample, None, ROOT, [])
+    assert made.model.shape is not None and made.model.shape.parameters > 8e9
+    assert costs["teacher"].seconds > 0 and costs["candidates"].seconds > 0 and memory > made.model.shape.parameters
