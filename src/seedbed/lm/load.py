@@ -118,16 +118,18 @@ def _need_room(name: str, place: str, width: float, copies: int, device: str) ->
     )
 
 
-def quick_dtype() -> torch.dtype:
-    """The type in which a frozen model is read fastest: bf16 where the processor multiplies it faster than fp32, else fp32.
+@cache
+def quick_dtype(device: str | None = None) -> torch.dtype:
+    """The type in which a frozen model is read fastest: bf16 where the device multiplies it faster than fp32, else fp32. None: as `load`.
 
-    By its features, not by a timing, so that a stopped fit goes on in the same type. AMX does it 8 times, AVX512-BF16 on AMD (Zen 4) twice as fast;
-    Intel's AVX512-BF16 without AMX (hidden by a hypervisor, say) was measured at half the speed of fp32, and without either it is emulated.
+    By its features, not by a timing, so that a stopped fit goes on in the same type. AMX does it 8 times, AVX512-BF16 on AMD (Zen 4) 2.1 times
+    as fast; on Intel without AMX (hidden by a hypervisor, say) it was half as fast (156 against 83 GFLOP/s a core, torch 2.13).
     """
-    if torch.cuda.is_available():
+    if (device or usual_device()) == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    amd = "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
-    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() or (amd and torch.cpu._is_avx512_bf16_supported()) else torch.float32
+    cpuinfo = Path("/proc/cpuinfo")
+    words = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
+    return torch.bfloat16 if "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= words else torch.float32
 
 
 def load(name: str, dtype: torch.dtype = torch.float32, device: str | None = None) -> LM:
@@ -137,20 +139,6 @@ def load(name: str, dtype: torch.dtype = torch.float32, device: str | None = Non
 
 def usual_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@cache
-def fast_bf16(device: str) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32.
-
-    A CPU needs AMX, or avx512_bf16 as AMD builds it: there 2.1 times faster (Zen 4), on Intel without AMX half as fast (156 against 83
-    GFLOP/s a core with torch 2.13).
-    """
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    cpuinfo = Path("/proc/cpuinfo")
-    words = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
-    return "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= words
 
 
 @cache
