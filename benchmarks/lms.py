@@ -83,9 +83,9 @@ class Kept(Batch):
         self.rows._finish = keep  # type: ignore[method-assign]
 
 
-def by_local(session: LocalSession, prompts: Sequence[Sequence[int]], rooms: Sequence[int], sampling: Sampling) -> list[list[int]]:
-    """The local engine, each row with its own room; a new batch and no known beginnings each time."""
-    jobs = [Job(i, Prompt("", i), list(p), int(room)) for i, (p, room) in enumerate(zip(prompts, rooms, strict=True))]
+def by_local(session: LocalSession, prompts: Sequence[Sequence[int]], rooms: Sequence[int], sampling: Sampling, shared: int = 0) -> list[list[int]]:
+    """The local engine, each row with its own room; a new batch and no known beginnings each time. shared: tokens that the prompts say they share."""
+    jobs = [Job(i, Prompt("", i), list(p), int(room), shared) for i, (p, room) in enumerate(zip(prompts, rooms, strict=True))]
     with torch.inference_mode():
         prefill = Prefill(session.lm, None, session._forward, session._shapes)
         batch = Kept(session.lm, session._forward, prefill, session._shapes, sampling)

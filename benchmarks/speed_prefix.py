@@ -15,6 +15,7 @@ from seedbed.engines.local import LocalSession
 from seedbed.types import Sampling
 
 SAMPLED = Sampling(1.0, 1.0, 256)
+SHARED = 500
 SHOT = "Tom had a small red ball. He threw it over the wall and ran to find it.\n---\n"
 OWN = ["The cat", "A dog", "My aunt", "Two men", "The town", "This book", "The river", "Your cake"]
 
@@ -24,12 +25,12 @@ def main() -> None:
     n, slots, rounds = (24, 32, 2) if small else (512, 96, 5)
     rooms = lengths(n, 64 if small else 256)
     lm = seedling(context=1024)
-    shots = [lm.bos, *lm.encode(SHOT * 40)][:500]
+    shots = [lm.bos, *lm.encode(SHOT * 40)][:SHARED]
     prompts = [[*shots, *lm.encode(OWN[i % len(OWN)])[:2]] for i in range(n)]
     session = LocalSession(lm, None, slots, 768)
     _ = session._shapes
     size = 24 if small else best_batch({"fp32": lm}, prompts, rooms, SAMPLED, (32, 64, 128))[1]
-    greedy = same_tokens(lm, prompts, by_local(session, prompts, rooms, GREEDY), by_generate(lm, prompts, rooms, GREEDY, size))
+    greedy = same_tokens(lm, prompts, by_local(session, prompts, rooms, GREEDY, SHARED), by_generate(lm, prompts, rooms, GREEDY, size))
 
     def check(ours: Any, theirs: Any) -> str:
         assert list(map(len, ours)) == list(map(len, theirs))
@@ -37,7 +38,7 @@ def main() -> None:
 
     race(
         "speed_prefix",
-        lambda: by_local(session, prompts, rooms, SAMPLED),
+        lambda: by_local(session, prompts, rooms, SAMPLED, SHARED),
         lambda: by_generate(lm, prompts, rooms, SAMPLED, size),
         check,
         goal=8.0,

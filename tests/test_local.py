@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from seedbed.engines.local import Local, LocalSession
-from seedbed.lm.batching import Stops
+from seedbed.lm.batching import Batch, Stops
 from seedbed.lm.forward import Llama, Modules, forward_of, plain
 from seedbed.lm.load import LM, load, weights_hash
 from seedbed.lm.prefill import Prefill, _shared
@@ -115,11 +115,61 @@ def test_draws_follow_a_plain_inverse_cdf() -> None:
             assert low - 1e-5 <= uniforms[row] * running[-1] <= high + 1e-5
 
 
+@pytest.mark.parametrize("kind", ["seedling", "llama", "qwen3", "gpt2"])
+def test_greedy_equals_generate_behind_a_beginning_kept_once(kind: str) -> None:
+    """Of prompts that say what they share: nothing, too little to be kept apart, two long beginnings; some are no longer than that."""
+    lm = load("seedling") if kind == "seedling" else random_lm(kind, 256)
+    starts = ["", SHOTS[:60], SHOTS, SHOTS[:300]]
+    texts = [(start, start + end) for start in starts for end in ("", " The cat", " A dog ran over the road", " Once " * 9)]
+    prompts = [(i, Prompt(text, i, shared=len(start))) for i, (start, text) in enumerate(texts)]
+    found = dict(LocalSession(lm, None, 6, 256).complete(iter(prompts), Sampling(0.0, 1.0, 24)))
+    assert [found[i].text for i in range(len(texts))] == [_greedy(lm, text, 24) for _, text in texts]
+
+
+def test_a_beginning_kept_once_is_in_no_slot() -> None:
+    lm = load("seedling")
+    session = LocalSession(lm, None, 6, 256)
+    prefill = Prefill(lm, None, session._forward, session._shapes)
+    batch = Batch(lm, session._forward, prefill, session._shapes, Sampling(1.0, 1.0, 20))
+    prompts = [Prompt(SHOTS + end, i, shared=len(SHOTS)) for i, end in enumerate([" The cat", " A dog", " She", " In the town"] * 3)]
+    assert len(list(batch.complete(session._job(i, prompt, Sampling(1.0, 1.0, 20)) for i, prompt in enumerate(prompts)))) == 12
+    keys = batch.kv.keys[0]
+    assert keys is not None
+    written = keys.abs().sum(dim=(0, 2)) > 0
+    length = len(lm.encode(SHOTS))
+    assert length > 96
+    assert int(written.nonzero().max()) < 48, "own tokens only: at most 16 of the beginning's last piece, a few of the prompt, 20 drawn"
+
+
+def test_a_template_says_what_all_its_prompts_share_and_a_longer_run_keeps_the_bytes(tmp_path: Path) -> None:
+    from seedbed.candidates import complete, read_candidates
+    from seedbed.generators.hard import Hard
+    from seedbed.testing import tiny_sample
+
+    (tmp_path / "fixed.jinja").write_text(SHOTS + "{{ examples | first }}\n---\n{{ given }}")
+    sample, found = tiny_sample(), {}
+    hard = Hard(str(tmp_path / "fixed.jinja"), shots=1)
+    (tmp_path / "teacher").mkdir()
+    hard.fit(sample, "seedling", 0, tmp_path / "teacher")
+    teacher = hard.load(tmp_path / "teacher", sample.task, "seedling")
+    first, *others = (prompt for row in teacher.rows(sample, 9, 1) if (prompt := teacher.prompt(row)))
+    assert len(SHOTS) <= first.shared < len(SHOTS) + 40
+    assert {(other.shared, other.text[: other.shared]) for other in others} == {(first.shared, first.text[: first.shared])}
+    for counts in ([9], [2, 3, 9]):
+        folder = tmp_path / str(len(counts))
+        folder.mkdir()
+        for count in counts:
+            complete(folder, teacher, Local(slots=6, cache=256).open(teacher.model), sample, count, 1, Sampling(1.0, 1.0, 30), part_rows=4)
+        found[len(counts)] = read_candidates(folder, 9)
+    assert found[1] == found[3]
+
+
 def _mixed(count: int) -> list[tuple[int, Prompt]]:
-    """Prompts that share beginnings of several lengths, and some that share none."""
+    """Prompts that share beginnings of several lengths, said or found, and some that share none."""
     ends = ["", " A", " The cat sat", " In 1850 the town was", " Once upon a time there was a man who"]
     starts = [SHOTS, SHOTS[:200], "", SHOTS[:130] + " But", "Q:"]
-    return [(i, Prompt(starts[i % 5] + ends[i // 5 % 5], seed=i, stop="\n---" if i % 3 else "")) for i in range(count)]
+    said = [i // 5 % 2 * len(starts[i % 5]) for i in range(count)]
+    return [(i, Prompt(starts[i % 5] + ends[i // 5 % 5], seed=i, stop="\n---" if i % 3 else "", shared=said[i])) for i in range(count)]
 
 
 @pytest.fixture
@@ -207,7 +257,7 @@ class _Counted:
     """A forward pass that notes how many tokens it was given."""
 
     def __init__(self, forward: Any, read: list[int]) -> None:
-        self.forward, self.read = forward, read
+        self.forward, self.read, self.sharing = forward, read, forward.sharing
 
     def kv(self, rows: int, length: int) -> Any:
         return self.forward.kv(rows, length)

@@ -125,3 +125,8 @@ def _longest(owners: Sequence[int], shared: Sequence[int], count: int) -> list[i
             else:
                 best[place] = max(best[place], reach)
     return best
+
+
+def alike(a: Sequence[object], b: Sequence[object]) -> int:
+    """Number of leading items in which a and b are equal."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

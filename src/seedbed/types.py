@@ -73,7 +73,10 @@ class Ask:
 @dataclass(frozen=True)
 class Prompt:
     """What an engine completes: text, and/or a soft prefix, and/or a LoRA adapter folder. stop: a string that ends the completion. ask: who is
-    to complete it, where that is not the recipe's engine."""
+    to complete it, where that is not the recipe's engine.
+
+    shared: characters at the text's start that many prompts have alike, few-shot examples say; an engine may read and keep them once.
+    """
 
     text: str
     seed: int
@@ -81,6 +84,7 @@ class Prompt:
     adapter: str | None = None
     stop: str = ""
     ask: Ask | None = None
+    shared: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from seedbed.errors import EngineError, TooLong
 from seedbed.store import file_hash
+from seedbed.text import alike
 from seedbed.types import Completion, ModelRef, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Local:
     or bf16. device: "cpu", "cuda", ...; None takes a GPU where there is one.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     can: ClassVar[frozenset[str]] = frozenset({"text", "soft", "adapter", "score:text", "score:soft", "score:adapter"})
 
     slots: Annotated[int, Field(ge=1, le=4096)] = 64
@@ -150,4 +151,10 @@ class LocalSession:
                 f"a prompt of {length} tokens leaves no room in a slot of {self.cache} (the model reads {self.lm.context}). "
                 "Raise engine.cache, or give shorter texts."
             )
-        return Job(key, prompt, ids, min(sampling.max_tokens, self.cache - length))
+        return Job(key, prompt, ids, min(sampling.max_tokens, self.cache - length), self._shared(prompt, ids))
+
+    def _shared(self, prompt: Prompt, ids: list[int]) -> int:
+        """Tokens that the prompt says it shares; the last of that text may be joined with what follows."""
+        if not prompt.shared or prompt.soft:
+            return 0
+        return alike([self.lm.bos, *self.lm.encode(prompt.text[: prompt.shared])], ids)

@@ -21,8 +21,11 @@ from seedbed.limits import NEVER, Deadline
 from seedbed.prompting import STOP, compiled, template_text, written
 from seedbed.store import read_lines, write_lines
 from seedbed.task import Task, columns_used, read_candidate
+from seedbed.text import alike
 from seedbed.types import Candidate, ModelRef, Prompt, Row, Sample, seed_for
 
+REFERENCES = 8
+"""Prompts that are compared to find what all start with."""
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 WHERE = "[generator] template"
 OPEN = "<response>"
@@ -48,7 +51,8 @@ class Hard:
     `columns`, name as it stands in a record -> role, none of a plain task; `labels`; `about`, what a record is; `given`, the record's known part;
     `k`; `attributes`). shots: fit examples drawn anew for each row; zero-shot uses none. k: records that a verbalized template asks of one
     completion; each becomes a candidate, and generate.max_tokens is of all together. attributes: name -> values, such as
-    {length = ["short", "long"]}, of which one is drawn for each row and name.
+    {length = ["short", "long"]}, of which one is drawn for each row and name. Where all rows' prompts start alike (long instructions, examples
+    written into the template), the local engine reads that beginning once.
     """
 
     version: ClassVar[int] = 3
@@ -109,7 +113,10 @@ class HardTeacher:
         """Given fields come from the fit examples in turn."""
         for index in range(count):
             source = self.sources[index % len(self.sources)]
-            yield Row(index, seed_for(seed, "row", index), {c: source["fields"][c] for c in self.task.given_columns}, source["id"])
+            yield Row(index, seed_for(seed, "row", index), self._given(source), source["id"])
+
+    def _given(self, source: dict[str, Any]) -> dict[str, Any]:
+        return {c: source["fields"][c] for c in self.task.given_columns}
 
     def shots_of(self, row: Row) -> list[dict[str, Any]]:
         return random.Random(seed_for(row.seed, "shots")).sample(self.sources, min(self.shots, len(self.sources)))
@@ -117,13 +124,22 @@ class HardTeacher:
     def _drawn(self, row: Row) -> dict[str, str]:
         return {name: random.Random(seed_for(row.seed, "attribute", name)).choice(values) for name, values in self.attributes.items()}
 
+    @cached_property
+    def _beginning(self) -> str:
+        """What prompts start with alike: found from rows of this folder alone, so that it is the same for every run, stop and part of one."""
+        first, *others = (self._written(Row(i, i, self._given(source))) for i, source in enumerate(self.sources[:REFERENCES]))
+        return first[: min((alike(first, other) for other in others), default=len(first))]
+
     def prompt(self, row: Row) -> Prompt | None:
         if row.turns:
             return None
+        text = self._written(row)
+        return Prompt(text, row.seed, stop="" if OPEN in self._text else STOP, shared=alike(text, self._beginning))
+
+    def _written(self, row: Row) -> str:
         task = self.task.known(row.given)
         given, shots = task.prefix(row.given), [task.render(s["fields"]) for s in self.shots_of(row)]
-        known = {"examples": shots, "given": given, "k": self.k, "attributes": self._drawn(row)} | words_of(task)
-        return Prompt(written(self._template, known, WHERE), row.seed, stop="" if OPEN in self._text else STOP)
+        return written(self._template, {"examples": shots, "given": given, "k": self.k, "attributes": self._drawn(row)} | words_of(task), WHERE)
 
     def read(self, row: Row) -> list[Candidate]:
         """One candidate, or one for each record of a verbalized completion; ids are then ROW.0, ROW.1 and so on."""

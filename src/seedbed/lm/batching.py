@@ -1,7 +1,7 @@
 """Continuous batching: slots that are refilled as rows finish, all bookkeeping in arrays.
 
 Slots stand in order of the length they have reached, so that each attends about as far as it must, and empty ones stand last, where the
-batch leaves them out.
+batch leaves them out. Those whose prompts share a beginning that stays outside the slots stand together.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from seedbed.lm.forward import Forward
 from seedbed.lm.load import LM
 from seedbed.lm.prefill import Job, Prefill
 from seedbed.lm.sampling import draw
-from seedbed.lm.shapes import Shapes, at_least
-from seedbed.lm.slots import Span, Step
+from seedbed.lm.shapes import Shapes, at_least, sharing_sizes
+from seedbed.lm.slots import KV, Shared, Span, Step
 from seedbed.types import Completion, Sampling
 
 REFILL = 16
@@ -61,13 +61,18 @@ class Stops:
 
 
 class Rows:
-    """What each slot holds. A free slot stands at position 0 with token 0."""
+    """What each slot holds. A free slot stands at position 0 with token 0.
+
+    beginning: number of the shared beginning outside the slot, 0 for none (a free slot keeps its last). offset: a token's position less its
+    column in the slot.
+    """
 
     def __init__(self, lm: LM, slots: int, most: int, vocabulary: int) -> None:
         """most: tokens that a row may draw."""
         self.lm, self.stops = lm, Stops(lm, vocabulary)
         self.alive = np.zeros(slots, dtype=bool)
         self.key, self.position, self.token, self.count, self.room, self.stop = (np.zeros(slots, dtype=np.int64) for _ in range(6))
+        self.beginning, self.offset = np.zeros(slots, dtype=np.int64), np.zeros(slots, dtype=np.int64)
         self.ids = np.zeros((slots, most), dtype=np.int64)
         self.uniforms = np.zeros((slots, most + 1))
 
@@ -103,15 +108,34 @@ class Rows:
         return self.lm.decode(self.ids[slot, : self.count[slot]].tolist())
 
     def _finish(self, slot: int, text: str, finished: bool) -> Done:
-        self.alive[slot], self.position[slot], self.token[slot] = False, 0, 0
+        self.alive[slot], self.position[slot], self.token[slot], self.offset[slot] = False, 0, 0, 0
         return int(self.key[slot]), Completion(text, int(self.count[slot]), finished)
 
+    @property
+    def column(self) -> np.ndarray:
+        """int (slots,): where the next token stands in each slot."""
+        found: np.ndarray = self.position - self.offset
+        return found
+
     def classes(self) -> np.ndarray:
-        """int (slots,): 0 for a free slot, more for longer rows."""
-        return np.where(self.alive, np.searchsorted(BOUNDS, self.position, side="right") + 1, 0)
+        """int (slots,): 0 for a free slot, more for longer rows, and much more for each beginning."""
+        lengths = np.searchsorted(BOUNDS, self.column, side="right") + 1
+        return np.where(self.alive, self.beginning * (len(BOUNDS) + 2) + lengths, 0)
 
     def move(self, to: np.ndarray, source: np.ndarray) -> None:
-        for values in (self.alive, self.key, self.position, self.token, self.count, self.room, self.stop, self.ids, self.uniforms):
+        for values in (
+            self.alive,
+            self.key,
+            self.position,
+            self.token,
+            self.count,
+            self.room,
+            self.stop,
+            self.ids,
+            self.uniforms,
+            self.beginning,
+            self.offset,
+        ):
             values[to] = values[source]
 
 
@@ -125,6 +149,7 @@ class Batch:
         vocabulary = lm.model.get_output_embeddings().weight.shape[0]
         self.rows = Rows(lm, self.slots, min(sampling.max_tokens, shapes.extents[-1]), vocabulary)
         self.bounds: list[int] = []
+        self.beginnings: dict[int, KV] = {}
 
     def complete(self, jobs: Iterator[Job]) -> Iterator[Done]:
         """Reads jobs as slots become free; yields completions as rows finish."""
@@ -138,7 +163,7 @@ class Batch:
             if not living:
                 return
             used = int(np.flatnonzero(self.rows.alive)[-1]) + 1
-            if steps % SORT_EVERY == 0 or at_least(self.shapes.rows, living) < at_least(self.shapes.rows, used):
+            if steps % SORT_EVERY == 0 or at_least(self.shapes.rows, living) < at_least(self.shapes.rows, used) or self._scattered():
                 self._sort()
             steps += 1
             yield from self._step()
@@ -153,34 +178,70 @@ class Batch:
             logits, lengths = self.prefill(group)
             slots = np.flatnonzero(~self.rows.alive)[: len(group)]
             self.rows.start(slots, group, lengths)
-            to = torch.from_numpy(slots[self.prefill.order]).to(self.kv.device)
-            self.kv.copy(to, self.prefill.kv, torch.arange(len(group), device=self.kv.device), int(lengths.max()))
+            self._take(slots, lengths)
             yield from self.rows.push(slots, draw(logits, self.rows.next_uniforms(slots), self.sampling))
 
+    def _take(self, slots: np.ndarray, lengths: np.ndarray) -> None:
+        """Copies what was read into its slots, without the beginnings that stay outside."""
+        apart = [self.prefill.apart[i] for i in self.prefill.order]
+        to, lengths = slots[self.prefill.order], lengths[self.prefill.order]
+        for beginning in dict.fromkeys(apart):
+            found = np.array([i for i, other in enumerate(apart) if other is beginning])
+            first = at = number = 0
+            if beginning is not None and self.forward.sharing is not None:
+                first, at, number = beginning.length, self.forward.sharing[1], self._number(beginning)
+            self.rows.beginning[to[found]], self.rows.offset[to[found]] = number, first - at
+            target, source = (torch.from_numpy(rows).to(self.kv.device) for rows in (to[found], found))
+            self.kv.copy(target, self.prefill.kv, source, int(lengths[found].max()), first, at)
+
+    def _number(self, beginning: KV) -> int:
+        """Its number from 1; those in no slot are forgotten."""
+        used = set(self.rows.beginning.tolist())
+        self.beginnings = {number: kv for number, kv in self.beginnings.items() if number in used}
+        number = next((n for n, kv in self.beginnings.items() if kv is beginning), max(self.beginnings, default=0) + 1)
+        self.beginnings[number] = beginning
+        return number
+
+    def _scattered(self) -> bool:
+        """Whether rows of one beginning stand apart."""
+        found = self.rows.beginning[self.rows.alive]
+        return int(np.count_nonzero(np.diff(found))) >= len(set(found.tolist()))
+
     def _sort(self) -> None:
-        """Longest first, free last; only slots that stand among others' are moved."""
+        """By beginning, longest first, free last; only slots that stand among others' are moved."""
         classes = self.rows.classes()
         wanted = -np.sort(-classes)
         wrong = np.flatnonzero(classes != wanted)
         if len(wrong):
             source = wrong[np.argsort(-classes[wrong], kind="stable")]
-            extent = int(self.rows.position[source].max()) + 1
+            extent = int(self.rows.column[source].max()) + 1
             self.kv.copy(torch.from_numpy(wrong).to(self.kv.device), self.kv, torch.from_numpy(source).to(self.kv.device), extent)
             self.rows.move(wrong, source)
         self.bounds = (np.flatnonzero(np.diff(wanted)) + 1).tolist()
+        living = int(self.rows.alive.sum())
+        self.rows.beginning[living:] = self.rows.beginning[max(0, living - 1)]
 
-    def _spans(self, used: int) -> list[Span]:
-        cuts = [0, *(b for b in self.bounds if b < used), used]
-        reached = self.rows.position
-        return [(a, b, at_least(self.shapes.extents, int(reached[a:b].max()) + 1)) for a, b in pairwise(cuts)]
+    def _spans(self, used: int) -> tuple[list[Span], list[Shared]]:
+        """Rows that attend together, and among them those that share a beginning."""
+        numbers, reached = self.rows.beginning[:used], self.rows.column
+        changes = (np.flatnonzero(np.diff(numbers)) + 1).tolist()
+        cuts = sorted({0, used, *changes, *(b for b in self.bounds if b < used)})
+        spans = [(a, b, at_least(self.shapes.extents, int(reached[a:b].max()) + 1)) for a, b in pairwise(cuts)]
+        return spans, [self._shared(a, b, self.beginnings[numbers[a]]) for a, b in pairwise([0, *changes, used]) if numbers[a]]
+
+    def _shared(self, start: int, stop: int, beginning: KV) -> Shared:
+        assert self.forward.sharing is not None  # else no beginning stays outside
+        sizes = sharing_sizes(self.slots, self.forward.sharing, beginning.length, self.shapes.exact)
+        return Shared(start, stop, at_least(sizes, stop - start), beginning)
 
     def _step(self) -> list[Done]:
         """One token for every living row."""
         used = at_least(self.shapes.rows, int(np.flatnonzero(self.rows.alive)[-1]) + 1)
         device, slots = self.kv.device, np.arange(used)
-        positions = torch.from_numpy(self.rows.position[:used, None]).to(device)
+        positions, columns = (torch.from_numpy(where[:used, None]).to(device) for where in (self.rows.position, self.rows.column))
+        spans, shared = self._spans(used)
         vectors = self.lm.vectors(torch.from_numpy(self.rows.token[:used, None]).to(device))
-        step = Step(positions, self._spans(used), torch.zeros(used, dtype=torch.long, device=device))
+        step = Step(positions, spans, torch.zeros(used, dtype=torch.long, device=device), columns, shared)
         logits = self.forward(vectors, step, self.kv)
         assert logits is not None  # the step keeps every row's token
         drawn = draw(logits, self.rows.next_uniforms(slots), self.sampling)

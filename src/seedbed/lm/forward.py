@@ -14,7 +14,7 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from seedbed.lm.load import LM
-from seedbed.lm.slots import KV, Step
+from seedbed.lm.slots import KV, Shared, Step
 
 HEAD_ROWS = 16
 """Logits are computed for at least so many rows: matrix products of fewer rows take another order of summation."""
@@ -29,6 +29,8 @@ class Forward(Protocol):
     def __call__(self, vectors: torch.Tensor, step: Step, kv: KV) -> torch.Tensor | None: ...
 
     dtype: torch.dtype
+    sharing: tuple[int, int, int] | None
+    """Heads of keys, heads of queries to each, and their width, where rows can attend to a shared beginning together."""
 
     def kv(self, rows: int, length: int) -> KV: ...
 
@@ -65,6 +67,8 @@ def _kv_dtype(lm: LM) -> torch.dtype:
 
 class Modules:
     """Any causal model of transformers, through its own modules. Rows attend as far as the longest of them."""
+
+    sharing: tuple[int, int, int] | None = None
 
     def __init__(self, lm: LM) -> None:
         self.lm, self.dtype = lm, next(lm.model.parameters()).dtype
@@ -148,6 +152,9 @@ class Llama:
         self.dtype, self.kv_dtype, self.device = next(model.parameters()).dtype, _kv_dtype(lm), lm.device
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.group = self.heads // self.kv_heads
+        # In bf16 the logarithm of a sum, which a mask has to hold, would be a percent off.
+        self.sharing = (self.kv_heads, self.group, self.width) if self.kv_dtype == torch.float32 else None
         self.eps = config.rms_norm_eps
         self.layers = [_weights(layer) for layer in model.model.layers]
         self.norm, self.head, self.head_bias = model.model.norm.weight, model.lm_head.weight, model.lm_head.bias
@@ -169,7 +176,7 @@ class Llama:
         x = vectors.flatten(0, 1)
         places = step.positions.flatten().clamp(max=len(self.cos) - 1)
         cos, sin = self.cos[places][:, None], self.sin[places][:, None]
-        where, masks = step.where(kv), [m.to(self.kv_dtype) for m in step.masks()]
+        where, masks = step.where(kv), self._masks(step)
         for i, w in enumerate(self.layers):
             q, k, v = self._qkv(w, F.rms_norm(x, x.shape[-1:], w.norm, self.eps), cos, sin)
             kv.write(i, where, k, v)
@@ -196,6 +203,8 @@ class Llama:
         """(N, heads * width). A single token's heads that share keys stand as the tokens of one head: keys are read once."""
         single = tokens == 1
         q = (q.reshape(rows, self.kv_heads, -1, self.width) if single else q.view(rows, tokens, self.heads, self.width).transpose(1, 2)).to(kv.dtype)
+        for shared in step.shared:
+            self._lead(q[shared.start : shared.stop], layer, shared, step, masks, kv)
         found = []
         for span, mask in zip(step.spans, masks, strict=True):
             keys, values = kv.read(layer, span, self.kv_heads)
@@ -203,6 +212,39 @@ class Llama:
             found.append(part if single else part.transpose(1, 2))
         joined = found[0] if len(found) == 1 else torch.cat(found)
         return joined.reshape(rows * tokens, -1).to(self.dtype)
+
+    def _masks(self, step: Step) -> list[torch.Tensor]:
+        """Those of rows with a shared beginning (rows, kv_heads, g, extent), their first g columns hidden until the beginning has been read."""
+        masks = [mask.to(self.kv_dtype) for mask in step.masks()]
+        for part in step.shared:
+            for i in part.inside(step.spans):
+                masks[i] = masks[i].repeat(1, self.kv_heads, self.group, 1)
+                masks[i][..., : self.group] = -torch.inf
+        return masks
+
+    def _lead(self, q: torch.Tensor, layer: int, part: Shared, step: Step, masks: list[torch.Tensor], kv: KV) -> None:
+        """What q (n, kv_heads, g, width) finds in a shared beginning, as one column more for each of the g heads that share keys."""
+        n, (keys, values) = len(q), part.kv.read(layer, (0, 1, part.kv.length), self.kv_heads)
+        found, logs = together(F.pad(q, (0, 0) * 3 + (0, part.size - n)), keys[0], values[0])
+        kv.lead(layer, part.start, found[:n])
+        for i in part.inside(step.spans):
+            first, last = step.spans[i][0] - part.start, step.spans[i][1] - part.start
+            masks[i][..., : self.group].diagonal(dim1=-2, dim2=-1).copy_(logs[first:last])
+
+
+def together(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of n rows' single tokens to the same keys and values (heads, P, width) by one matrix product a head; q (n, heads, g, width).
+
+    Returns the results (n, g, heads * width) and the logarithms of the sums of exponentials (n, heads, g). With both, the beginning stands
+    for a single column of that value and that score in the softmax over the rest (Hydragen, Juravsky et al., arXiv 2402.05099, section 3.1).
+    """
+    n, heads, g, width = q.shape
+    scores = torch.bmm((q.transpose(0, 1) * width**-0.5).reshape(heads, n * g, width), keys.transpose(1, 2))
+    top = scores.amax(-1, keepdim=True)
+    weights = scores.sub_(top).exp_()
+    total = weights.sum(-1, keepdim=True)
+    found = torch.bmm(weights, values).div_(total).view(heads, n, g, width)
+    return found.permute(1, 2, 0, 3).flatten(2), (top + total.log()).view(heads, n, g).transpose(0, 1)
 
 
 def _weights(layer: Any) -> _Weights:

@@ -19,6 +19,8 @@ from seedbed.types import Prompt, SoftRef
 
 SHARED = 32
 """Tokens that two prompts must start with alike before their beginning is kept."""
+APART = 64
+"""Tokens from which a beginning that prompts say they share stays outside the slots."""
 KEPT = 8
 """Beginnings kept at a time."""
 RESOLVED = 16
@@ -27,31 +29,50 @@ RESOLVED = 16
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt to complete. ids: its text's tokens, after the t vectors of its soft prompt. room: tokens it may draw."""
+    """One prompt to complete. ids: its text's tokens, after the t vectors of its soft prompt. room: tokens it may draw. shared: tokens
+    at its start that it says are those of others."""
 
     key: int
     prompt: Prompt
     ids: list[int]
     room: int
+    shared: int = 0
 
 
 class Prefill:
-    """Fills the first rows of its own cache with prompts; `kv` holds them until the next call."""
+    """Fills the first rows of its own cache with prompts; `kv` holds them until the next call: row i that of prompt `order[i]`. `apart`: each
+    prompt's beginning that stays outside the slots, or None. Whether one does is the prompt's own saying, since it changes the last bits;
+    what is read only once and copied is found by comparing, since it does not."""
 
     def __init__(self, lm: LM, soft: SoftVectors | None, forward: Forward, shapes: Shapes) -> None:
         self.lm, self.soft, self.forward, self.shapes = lm, soft, forward, shapes
         self.kv = forward.kv(shapes.groups[-1], shapes.extents[-1] + max(shapes.pieces))  # a last piece may stand out beyond the cache
         self.known: OrderedDict[bytes, KV] = OrderedDict()
+        self.held: list[bytes] = [b""] * self.kv.rows
+        self.order, self.apart = np.zeros(0, dtype=np.int64), list[KV | None]()
 
     def __call__(self, jobs: Sequence[Job]) -> tuple[torch.Tensor, np.ndarray]:
         """Logits (n, V) after each prompt, and the prompts' lengths (n,). At most `shapes.groups[-1]` prompts."""
         table, codes = self._codes(jobs)
         texts = [c for c, job in zip(codes, jobs, strict=True) if not job.prompt.soft]
+        self.apart = [self._known(c[:n]) if (n := self._apart(job)) else None for c, job in zip(codes, jobs, strict=True)]
         for start in _shared(texts):
-            if start.tobytes() not in self.known:
-                self._read([start], None)
-                self._keep(start)
+            self._known(start)
         return self._read(codes, table)
+
+    def _apart(self, job: Job) -> int:
+        """Tokens of the prompt's beginning that stays outside its slot: by what the prompt says alone, in whole pieces of 16."""
+        length = min(job.shared, len(job.ids) - 1) // 16 * 16
+        able = self.forward.sharing is not None and self.forward.sharing[1] <= APART
+        return length if able and length >= APART and not job.prompt.soft else 0
+
+    def _known(self, start: np.ndarray) -> KV:
+        """A beginning's keys and values, read now unless they are known."""
+        name = start.tobytes()
+        if name not in self.known:
+            self._read([start], None)
+            self._keep(start)
+        return self.known[name]
 
     def _codes(self, jobs: Sequence[Job]) -> tuple[torch.Tensor | None, list[np.ndarray]]:
         """Each prompt as int64 codes: a token's id, or -1 - i for row i of the table of soft vectors (m, d)."""
@@ -87,6 +108,7 @@ class Prefill:
                 logits[order[last]] = found[last]
             at = np.minimum(at + piece, self.kv.length - max(self.shapes.pieces))
         assert logits is not None  # every prompt has a token
+        self.held[len(order) :] = [b""] * (self.kv.rows - len(order))  # rows that fill up a shape are written to as well
         self.order = order
         return logits, lengths
 
@@ -109,13 +131,16 @@ class Prefill:
         return max(map(len, fits), default=0)
 
     def _recall(self, codes: Sequence[np.ndarray], starts: np.ndarray) -> None:
-        """Copies known beginnings into the rows that start with them."""
+        """Copies known beginnings into the rows that start with them, unless they stand there from the call before."""
         rows: dict[bytes, list[int]] = {}
         for row, (c, start) in enumerate(zip(codes, starts, strict=True)):
+            name, before = c[:start].tobytes(), self.held[row]
+            self.held[row] = name
             if start:
-                rows.setdefault(c[:start].tobytes(), []).append(row)
+                self.known.move_to_end(name)
+                if name != before:
+                    rows.setdefault(name, []).append(row)
         for name, found in rows.items():
-            self.known.move_to_end(name)
             to = torch.tensor(found, device=self.kv.device)
             self.kv.copy(to, self.known[name], torch.zeros_like(to), len(_array(name)))
 

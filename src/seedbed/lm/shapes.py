@@ -7,10 +7,11 @@ in two shapes, all numbers do. A row that is always computed in shapes that agre
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
-from seedbed.lm.forward import Forward
+from seedbed.lm.forward import Forward, together
 from seedbed.lm.slots import KV, Step
 
 ROWS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -23,12 +24,14 @@ GROUP = 16
 @dataclass(frozen=True)
 class Shapes:
     """Allowed sizes, each ascending. rows: that decode together; extents: columns that a row looks at; pieces: tokens of a prompt in one
-    call; groups: prompts in one call. The last of rows, extents and groups and the first of pieces are always allowed."""
+    call; groups: prompts in one call. The last of rows, extents and groups and the first of pieces are always allowed. exact: whether the
+    sizes were tried, and others have to be before they are used."""
 
     rows: tuple[int, ...]
     extents: tuple[int, ...]
     pieces: tuple[int, ...]
     groups: tuple[int, ...]
+    exact: bool
 
 
 def at_least(sizes: tuple[int, ...], wanted: int) -> int:
@@ -43,7 +46,22 @@ def all_shapes(slots: int, length: int) -> Shapes:
     def upto(sizes: tuple[int, ...], last: int) -> tuple[int, ...]:
         return (*(s for s in sizes if s < last), last)
 
-    return Shapes(upto(ROWS, slots), upto(EXTENTS, length), PIECES, upto(ROWS, group))
+    return Shapes(upto(ROWS, slots), upto(EXTENTS, length), PIECES, upto(ROWS, group), False)
+
+
+@cache
+def sharing_sizes(slots: int, sharing: tuple[int, int, int], length: int, exact: bool) -> tuple[int, ...]:
+    """Numbers of rows that may attend to a shared beginning of `length` tokens together; where exact, with the bits of all slots.
+    sharing: `Forward.sharing`."""
+    sizes = (*(n for n in ROWS if n < slots), slots)
+    if not exact:
+        return sizes
+    heads, group, width = sharing
+    random = torch.Generator().manual_seed(0)
+    q = torch.randn(slots, heads, group, width, generator=random)
+    keys, values = torch.randn(2, length, heads, width, generator=random).transpose(1, 2)  # laid out as a cache is
+    full = together(q, keys, values)
+    return tuple(n for n in sizes if all(torch.equal(some, all_[:n]) for some, all_ in zip(together(q[:n], keys, values), full, strict=True)))
 
 
 @torch.inference_mode()
@@ -54,7 +72,7 @@ def equal_shapes(forward: Forward, dim: int, slots: int, length: int) -> Shapes:
     extents = tuple(e for e in every.extents if _extent_agrees(forward, dim, every, e, random))
     rows = _agreeing_rows(forward, dim, every.rows, extents, random)
     pieces, groups = _agreeing_pieces(forward, dim, every, random)
-    return Shapes(rows, extents, pieces, groups)
+    return Shapes(rows, extents, pieces, groups, True)
 
 
 def _random(shape: tuple[int, ...], generator: torch.Generator, forward: Forward) -> torch.Tensor:
