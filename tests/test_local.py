@@ -253,6 +253,18 @@ def test_a_shared_beginning_is_read_once() -> None:
     assert sum(read) - first <= 4 * 64
 
 
+def test_a_beginning_left_in_the_cache_is_used_while_it_is_whole() -> None:
+    lm = load("seedling")
+    forward = forward_of(lm, 256)
+    prefill = Prefill(lm, None, forward, equal_shapes(forward, lm.dim, 16, 256))
+    jobs = [_job(lm, i, SHOTS + text) for i, text in enumerate(["The cat", "A dog ran", "In the town", "She"])]
+    wanted = prefill(jobs)[0]
+    assert torch.equal(prefill(jobs)[0], wanted)
+    for others in (jobs[:3], [_job(lm, 9, "Once upon a time")] * 4, [_job(lm, i, SHOTS[:200] + f" {i} men") for i in range(4)]):
+        prefill(others)  # a row that only fills up a shape, and rows of other prompts, are written over
+        assert torch.equal(prefill(jobs)[0], wanted)
+
+
 class _Counted:
     """A forward pass that notes how many tokens it was given."""
 

@@ -2,7 +2,7 @@
 
 A row's tokens depend on its prompt and its seed alone: the row's own seed gives one uniform a token, drawn by inverse CDF, and in fp32 on
 a CPU every call of the model has a shape whose bits were found to be those of the full batch (lm/shapes.py). So reruns are byte-equal
-whatever shares the batch.
+whatever shares the batch. What a prompt says it shares with others is a part of the prompt: alone, it is read in the same way.
 """
 
 from __future__ import annotations
