@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from seedbed import recipe as recipes
+from seedbed.data import load_sample
 from seedbed.engines.local import Local
 from seedbed.errors import DataError, EngineError, ModelError
 from seedbed.generators.soft import Soft
+from seedbed.grow import step_names
 from seedbed.lm import load as load_module
 from seedbed.lm import loop, train
 from seedbed.lm.decode import load_soft
@@ -19,7 +23,9 @@ from seedbed.lm.load import load, weights_hash
 from seedbed.lm.prompts import SoftPrompt
 from seedbed.task import Task
 from seedbed.testing import check_generator, tiny_sample
-from seedbed.types import Example, ModelRef, Sample, SoftRef
+from seedbed.types import Completion, Example, ModelRef, Sample, SoftRef
+
+ROOT = Path(__file__).resolve().parent.parent
 
 E, T, D = 12, 5, 8
 
@@ -180,3 +186,59 @@ def test_rows_longer_than_the_context_are_counted(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "prompt.json").read_text())["too_long"] == {"fit": 1, "dev": 0}
     with pytest.raises(DataError, match="0 of 1 fit rows"):
         Soft(tokens=2).fit(Sample(sample.task, (long,), sample.dev, ()), "seedling", 0, tmp_path)
+
+
+def test_contexts_are_drawn_by_the_row_alone_and_provenance_names_them(tmp_path: Path) -> None:
+    sample = tiny_sample()
+    settings = Soft(prompt="nsp", tokens=2, epochs=1)
+    settings.fit(sample, "seedling", 0, tmp_path)
+    labels = {e.id: e.fields["label"] for e in sample.fit}
+    for contexts in ("sample", "mix", "jitter"):
+        teacher = replace(settings, contexts=contexts, spread=0.4).load(tmp_path, sample.task, "seedling")
+        rows = list(teacher.rows(sample, 60, 0))
+        refs = [p.soft for r in rows if (p := teacher.prompt(r)) and p.soft]
+        again = [teacher.prompt(r) for r in teacher.rows(sample, 60, 0)]
+        assert refs == [p.soft for p in again if p]
+        assert all(sum(r.weights) == pytest.approx(1) for r in refs)
+        read = teacher.read(replace(rows[3], turns=(Completion("Label: music", 3, True),)))[0].provenance
+        assert (tuple(read["sources"]), tuple(read["weights"])) == (refs[3].sources, refs[3].weights)
+        if contexts == "mix":
+            assert all(len(set(r.sources)) == 2 and r.weights[1] <= 0.4 for r in refs)
+            assert all(labels[a] == labels[b] for a, b in (r.sources for r in refs))
+        else:
+            assert all(len(r.sources) == 1 for r in refs)
+        assert {r.noise for r in refs} == {0.4 if contexts == "jitter" else 0.0}
+        assert len({r.noise_seed for r in refs}) == (60 if contexts == "jitter" else 1)
+
+
+def test_jitter_stays_in_the_span_of_the_contexts_and_no_noise_is_the_context(tmp_path: Path) -> None:
+    sample = tiny_sample()
+    Soft(prompt="mc", tokens=2, epochs=1).fit(sample, "seedling", 0, tmp_path)
+    soft = load_soft(tmp_path, load("seedling").hash, torch.device("cpu"))
+    seen: list[torch.Tensor] = []
+    soft.net.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    name = sample.fit[0].id
+    soft.resolve([SoftRef((name,), (1.0,)), SoftRef((name,), (1.0,), 5, 0.0), SoftRef((name,), (1.0,), 5, 0.4), SoftRef((name,), (1.0,), 6, 0.4)])
+    plain, none, a, b = seen[0]
+    assert torch.allclose(plain, none, atol=1e-6)
+    assert not torch.allclose(a, b, atol=1e-3) and torch.allclose(a.norm(), torch.ones(()), atol=1e-5)
+    span = torch.cat([soft.contexts - soft.contexts.mean(0), soft.contexts.mean(0)[None]])
+    rest = a - torch.linalg.lstsq(span.T, a[:, None]).solution.T[0] @ span
+    assert float(rest.norm()) < 1e-3
+
+
+def test_another_use_of_contexts_fits_nothing_anew() -> None:
+    def names(**settings: object) -> dict[str, str]:
+        made = recipes.build(
+            {
+                "sample": {"path": "examples/helpdesk.csv"},
+                "task": {"kind": "plain", "inputs": ["message"]},
+                "generator": {"kind": "soft", **settings},
+            },
+            ROOT,
+        )
+        return step_names(made, load_sample(made.sample, made.task, made.seed, ROOT))
+
+    plain, mixed = names(), names(contexts="mix")
+    assert plain["teacher"] == mixed["teacher"] and plain["candidates"] != mixed["candidates"]
+    assert names(tokens=3)["teacher"] != plain["teacher"]

@@ -116,8 +116,8 @@ def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None =
     gen, asks = recipe.generate, recipe.annotate.model_dump() if recipe.annotate else None
     annotators = [a.facts() for a in recipe.annotators]
     chain: dict[str, Any] = {
-        "teacher": [recipe.generator.facts(), recipe.model.name, model_identity(recipe.model.name), *([short] if short else [])],
-        "candidates": [recipe.engine.facts(), asdict(gen.sampling)],
+        "teacher": [recipe.generator.fit_facts(), recipe.model.name, model_identity(recipe.model.name), *([short] if short else [])],
+        "candidates": [recipe.engine.facts(), asdict(gen.sampling), recipe.generator.use_facts()],
         "annotations": [gen.count, annotators],
         "kept": [gen.count, *([asks, annotators] if asks else []), [f.facts() for f in recipe.filters]],
         "scores": [[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump(), CLOSEUP],

@@ -21,6 +21,14 @@ class Component:
         """What counts in fingerprints."""
         return [self.identity, dataclasses.asdict(self.settings)]
 
+    def fit_facts(self) -> list[Any]:
+        """What counts for what was fitted: all but the settings that only its use reads, those in the class's `later`."""
+        return [self.identity, {k: v for k, v in dataclasses.asdict(self.settings).items() if k not in getattr(self.settings, "later", ())}]
+
+    def use_facts(self) -> dict[str, Any]:
+        """Those other settings."""
+        return {k: v for k, v in dataclasses.asdict(self.settings).items() if k in getattr(self.settings, "later", ())}
+
 
 def given_only(values: Mapping[str, Any]) -> dict[str, Any]:
     """Without what is absent: TOML has no null."""

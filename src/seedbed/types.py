@@ -55,11 +55,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class SoftRef:
-    """A reference to a contextual soft prompt: P_theta of the weighted mean of the sources' embeddings. Vectors are never stored."""
+    """A reference to a contextual soft prompt: P_theta of the weighted mean of the sources' embeddings. Vectors are never stored.
+
+    noise: of a normal draw by noise_seed in the principal directions of all contexts, as a share of their deviation there.
+    """
 
     sources: tuple[str, ...]
     weights: tuple[float, ...]
     noise_seed: int | None = None
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)

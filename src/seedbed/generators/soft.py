@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from seedbed.lm.prompts import SoftPrompt
 
 FORMS: tuple[Literal["nsp", "mp", "mc"], ...] = ("nsp", "mp", "mc")
+NEAR = 5
+"""Neighbours that a context is mixed with one of."""
 DEV_TEXTS = 512
 """Dev texts that the loss is read on, at most."""
 
@@ -36,10 +39,13 @@ class Soft:
     prompt: nsp (one matrix), mp (k matrices mixed by a gate), mc (a network of the context), or auto (the best of the three on dev).
     tokens: soft tokens t. k: matrices of mp. hidden, rank, dropout: the network of mc. embedder: gives the context z ("minilm", a folder or
     hub name). epochs, patience (in evaluations), batch, prompt_lr, network_lr, weight_decay: of the fit; rates are relative to embeddings
-    of RMS 1.
+    of RMS 1. contexts: what a row is written from: "sample", a fit row's own embedding, as in the paper; "mix", it and one of its nearest
+    (of its label), averaged; "jitter", it and noise in the embeddings' principal directions. spread: of mix, the neighbour's weight at most; of
+    jitter, the noise as a share of the contexts' own deviation. These two do not fit the prompt anew.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
+    later: ClassVar[tuple[str, ...]] = ("contexts", "spread")
     needs: ClassVar[frozenset[str]] = frozenset({"text", "soft"})
 
     prompt: Literal["nsp", "mp", "mc", "auto"] = "auto"
@@ -55,6 +61,8 @@ class Soft:
     prompt_lr: Annotated[float, Field(gt=0)] = 0.1
     network_lr: Annotated[float, Field(gt=0)] = 0.01
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    contexts: Literal["sample", "mix", "jitter"] = "sample"
+    spread: Annotated[float, Field(gt=0, le=0.5)] = 0.3
 
     def fit(self, sample: Sample, model: str, seed: int, out: Path, deadline: Deadline = NEVER) -> dict[str, Any]:
         """Writes prompt.safetensors (theta and the sources' contexts), prompt.json (settings and hashes), sources.jsonl and training.json.
@@ -87,7 +95,11 @@ class Soft:
         chosen = min(nets, key=lambda form: results[form]["dev"])
         if load.weights_hash(lm.model) != frozen:
             raise ModelError(f"the weights of {model!r} changed while its prompt was fitted; they are frozen and must not.")
-        sources = [{"id": e.id, "text": sample.task.render(e.fields), "given": {c: e.fields[c] for c in sample.task.given_columns}} for e in fit]
+        task, label = sample.task, str(sample.task.target) if sample.task.has_labels else None
+        sources = [
+            {"id": e.id, "text": task.render(e.fields), "given": {c: e.fields[c] for c in task.given_columns}, "label": label and e.fields[label]}
+            for e in fit
+        ]
         facts = {
             "form": chosen, "tokens": self.tokens, "k": self.k, "hidden": self.hidden, "rank": self.rank, "embedder": self.embedder,
             "embedder_hash": embedder_hash(self.embedder), "model": model, "model_hash": lm.hash,
@@ -100,7 +112,7 @@ class Soft:
 
     def load(self, folder: Path, task: Task, model: str) -> SoftTeacher:
         facts = json.loads((folder / "prompt.json").read_text())
-        return SoftTeacher(ModelRef(model, soft=folder), task, facts["form"], facts["model_hash"])
+        return SoftTeacher(ModelRef(model, soft=folder), task, facts["form"], facts["model_hash"], self.contexts, self.spread)
 
     def _encode(self, lm: LM, task: Task, examples: tuple[Example, ...]) -> tuple[list[Example], list[Text]]:
         """The examples whose text, with the prompt, fits the context, and their ids."""
@@ -162,6 +174,8 @@ class SoftTeacher:
     task: Task
     form: str
     model_hash: str
+    contexts: Literal["sample", "mix", "jitter"] = "sample"
+    spread: float = 0.3
 
     @cached_property
     def sources(self) -> list[dict[str, Any]]:
@@ -186,10 +200,44 @@ class SoftTeacher:
     def prompt(self, row: Row) -> Prompt | None:
         if row.turns:
             return None
-        return Prompt(self.task.prefix(row.given), row.seed, SoftRef((row.source,), (1.0,)))
+        return Prompt(self.task.prefix(row.given), row.seed, self._context(row))
+
+    def _context(self, row: Row) -> SoftRef:
+        """The row's own, drawn by its seed."""
+        rng = random.Random(seed_for(row.seed, "context"))
+        if self.contexts == "jitter":
+            return SoftRef((row.source,), (1.0,), rng.getrandbits(62), self.spread)
+        near = self._neighbours[row.source] if self.contexts == "mix" else []
+        if not near:
+            return SoftRef((row.source,), (1.0,))
+        weight = self.spread * rng.random()
+        return SoftRef((row.source, rng.choice(near)), (1 - weight, weight))
+
+    @cached_property
+    def _neighbours(self) -> dict[str, list[str]]:
+        """Source -> the `NEAR` sources of its label whose embeddings are nearest to its own."""
+        import numpy as np
+        from safetensors.numpy import load_file
+
+        z = load_file(self._folder / "prompt.safetensors")["contexts"]
+        labels, ids = np.array([str(s["label"]) for s in self.sources]), [s["id"] for s in self.sources]
+        found = {}
+        for i, name in enumerate(ids):
+            cosines = np.where(labels == labels[i], z @ z[i], -np.inf)
+            cosines[i] = -np.inf
+            found[name] = [ids[j] for j in np.argsort(-cosines, kind="stable")[:NEAR] if np.isfinite(cosines[j])]
+        return found
 
     def read(self, row: Row) -> list[Candidate]:
-        provenance = {"generator": "soft", "form": self.form, "model": self.model.name, "sources": [row.source], "weights": [1.0]}
+        context = self._context(row)
+        provenance: dict[str, Any] = {
+            "generator": "soft",
+            "form": self.form,
+            "model": self.model.name,
+            "sources": list(context.sources),
+            "weights": list(context.weights),
+        }
+        provenance |= {"noise": context.noise} if context.noise else {}
         turn = row.turns[0]
         return [read_candidate(self.task, row, self.task.prefix(row.given) + turn.text, turn.finished, provenance)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from seedbed.errors import EngineError, ModelError
 from seedbed.lm.prompts import SoftPrompt
 from seedbed.store import read_lines
 from seedbed.types import SoftRef
+
+VARIANCE = 0.9
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,17 @@ class SoftVectors:
     place: dict[str, int]
     model_hash: str
 
+    @cached_property
+    def _axes(self) -> torch.Tensor:
+        """(k, e): the principal directions that hold `VARIANCE` of the contexts' spread, each as long as their standard deviation along it."""
+        centred = self.contexts - self.contexts.mean(0)
+        _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
+        share = (sizes**2).cumsum(0) / (sizes**2).sum().clamp(min=1e-12)
+        k = int((share < VARIANCE).sum()) + 1
+        axes = axes[:k] * torch.sign(axes[:k].gather(1, axes[:k].abs().argmax(1, keepdim=True)))  # a component's sign is free: fixed here
+        found: torch.Tensor = axes * (sizes[:k] / max(1, len(centred) - 1) ** 0.5)[:, None]
+        return found
+
     @torch.inference_mode()
     def resolve(self, refs: Sequence[SoftRef]) -> torch.Tensor:
         """(B, t, d): P_theta of each reference's weighted mean context. Raises EngineError for a source that was not fitted."""
@@ -35,7 +49,10 @@ class SoftVectors:
         for ref in refs:
             weights = torch.tensor(ref.weights, dtype=torch.float32)
             mixed = (weights[:, None] * self.contexts[[self.place[s] for s in ref.sources]]).sum(0)
-            rows.append(torch.nn.functional.normalize(mixed, dim=0) if len(ref.sources) > 1 else mixed)
+            if ref.noise_seed is not None:
+                draw = torch.randn(len(self._axes), generator=torch.Generator().manual_seed(ref.noise_seed))
+                mixed = mixed + ref.noise * draw @ self._axes
+            rows.append(torch.nn.functional.normalize(mixed, dim=0) if len(ref.sources) > 1 or ref.noise_seed is not None else mixed)
         return self.net(torch.stack(rows).to(self.net.prompts.device))  # type: ignore[no-any-return]
 
 
