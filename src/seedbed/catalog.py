@@ -38,6 +38,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "overlap": "seedbed.filters.overlap:Overlap",
         "quota": "seedbed.filters.quota:Quota",
         "select": "seedbed.filters.select:Select",
+        "verified": "seedbed.filters.verified:Verified",
     },
     "metric": {
         "mauve": "seedbed.metrics.mauve:Mauve",

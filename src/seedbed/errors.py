@@ -7,6 +7,7 @@
     ├── ModelError       a language model or embedder that cannot be loaded or used
     ├── EngineError      completing or scoring failed
     │   └── TooLong      a prompt does not fit the model's context (counted, never stops a run)
+    ├── SandboxError     generated code cannot be isolated on this machine
     ├── StoreError       a run folder that is broken or belongs to another recipe
     ├── RunFailed        the run ended without a usable result
     └── ParseError       a text that is not of the task's form (becomes a drop reason, never stops a run)
@@ -57,6 +58,10 @@ class EngineError(SeedbedError):
 
 class TooLong(EngineError):
     """A prompt, or one and its continuation, is longer than the engine reads."""
+
+
+class SandboxError(SeedbedError):
+    """Generated code would have to run, and this machine cannot isolate it."""
 
 
 class StoreError(SeedbedError):

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from seedbed.scores import bleu_of, bleu_statistics, exact_match
+from seedbed.scores import bleu_of, bleu_statistics, exact_match, pass_at_1
 from seedbed.stats import DRAWS, Difference, equal_draw, paired_difference
 from seedbed.task import Task
 from seedbed.types import Candidate, Example, Sample, Student, seed_for
@@ -161,7 +161,8 @@ def decisive(sample: Sample, student: Student) -> tuple[str, str]:
     task = sample.task
     if not task.target:
         return "score", f"a {task.kind} task has no target to predict"
-    first = task.score([str(e.fields[task.target]) for e in sample.test], sample.test)[0]
+    asked = sample.test[:1] if task.kind == "code" else sample.test  # a program is run to be scored
+    first = task.score([str(e.fields[task.target]) for e in asked], asked)[0]
     if len(sample.test) < MIN_TEST:
         return first.name, f"a gain needs at least {MIN_TEST} test rows, got {len(sample.test)}"
     if not sample.fit:
@@ -256,6 +257,8 @@ class Ruler:
             return np.array([(float(p == str(e.fields[str(self.task.target)])), 1.0) for p, e in pairs])
         if self.metric == "exact_match":
             return np.array([(float(exact_match(p, self.task.references_of(e))), 1.0) for p, e in pairs])
+        if self.metric == "pass@1":
+            return np.array([(float(bool(ok)), float(ok is not None)) for ok in pass_at_1([(p, e.fields[str(self.task.tests)]) for p, e in pairs])])
         return np.array([((self.task.score([p], [e])[0].value or 0.0) / 100, 1.0) for p, e in pairs])
 
     def interval(self, score: Scorer, seeds: int) -> tuple[float, float, float]:

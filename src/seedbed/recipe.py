@@ -351,7 +351,7 @@ def _aimless(parts: Mapping[str, Any]) -> list[str]:
 
 
 def _unannotated(task: Task | None, annotators: Sequence[Component], filters: Sequence[Component]) -> list[str]:
-    """Annotators that cannot do the task or stand twice, and filters that read annotations nobody writes."""
+    """Annotators that cannot do the task or stand twice, and filters that cannot or that read annotations nobody writes."""
     problems, kinds = [], [a.kind for a in annotators]
     for i, annotator in enumerate(annotators):
         reason = annotator.settings.supports(task) if task else ""
@@ -360,6 +360,9 @@ def _unannotated(task: Task | None, annotators: Sequence[Component], filters: Se
         if annotator.kind in kinds[:i]:
             problems.append(f"[annotator {i + 1}] kind = {annotator.kind!r} stands twice; annotations are kept by kind. Remove one.")
     for i, component in enumerate(filters):
+        supports = getattr(component.settings, "supports", None)
+        if task and supports and (reason := supports(task)):
+            problems.append(f"[filter {i + 1}] {reason}. Remove it.")
         for kind in sorted(getattr(component.settings, "reads", frozenset()) - set(kinds)):
             problems.append(
                 f"[filter {i + 1}] kind = {component.kind!r} reads the annotations of {kind!r}. Got {', '.join(kinds) or 'no annotator'}. "

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from seedbed.arithmetic import final_number
+from seedbed.errors import ParseError, SandboxError
+from seedbed.programs import UNJUDGED, Trial, judge, trial
 from seedbed.types import Measure
 
 ORDERS = 4
@@ -48,18 +52,35 @@ def exact_match(prediction: str, references: Sequence[str]) -> bool:
 
 
 def same_number(prediction: str, gold: str) -> bool:
-    """Whether both end in the same number."""
-    return final_number(prediction) is not None and final_number(prediction) == final_number(gold)
+    """Whether both end in the same number: the one after `####`, or the last of the text; 1,000.0 is 1000."""
+    number = final_number(prediction)
+    return number is not None and number == final_number(gold)
 
 
-def final_number(answer: str) -> str | None:
-    """The number after `####`, or the last number of the text; commas and a trailing `.0` are dropped."""
-    tail = answer.rsplit("####", 1)[-1]
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", tail)
-    if not found:
-        return None
-    number: str = found[-1].replace(",", "")
-    return re.sub(r"\.0+$", "", number)
+def pass_at_1(pairs: Sequence[tuple[str, Sequence[str]]]) -> list[bool | None]:
+    """Whether each program passes its asserts, run once in a sandbox (pass@k at k = 1, one program a problem: Chen et al. 2021); None where the
+    asserts are of a form that cannot be judged. Raises SandboxError where this machine has no sandbox."""
+    trials: list[Trial | str] = []
+    for program, asserts in pairs:
+        try:
+            trials.append(trial(program, asserts))
+        except ParseError as error:
+            trials.append(error.reason)
+    found = iter(judge([t for t in trials if not isinstance(t, str)]))
+    return [not next(found) if not isinstance(t, str) else None if t in UNJUDGED else False for t in trials]
+
+
+def programs(predictions: Sequence[str], tests: Sequence[Sequence[str]]) -> Measure:
+    """pass@1 in points; None with its reason where nothing could be run."""
+    try:
+        right = pass_at_1(list(zip(predictions, tests, strict=True)))
+    except SandboxError as error:
+        return Measure("pass@1", None, "points", n=len(predictions), note=str(error))
+    judged = [ok for ok in right if ok is not None]
+    note = f"{len(right) - len(judged)} rows have asserts that cannot be judged" if len(judged) < len(right) else ""
+    if not judged:
+        return Measure("pass@1", None, "points", note=note)
+    return replace(mean("pass@1", judged), note=note)
 
 
 def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Measure:

@@ -181,7 +181,9 @@ class Task:
         if self.kind == "math":
             return [scores.mean("accuracy", [scores.same_number(p, g) for p, g in zip(predictions, gold, strict=True)])]
         if self.kind == "code":
-            return [Measure("pass@1", None, "points", n=len(gold), note="generated code is only run in a sandbox, which this version lacks")]
+            if not self.tests:
+                return [Measure("pass@1", None, "points", n=len(gold), note="pass@1 needs the column of asserts: write tests in [task]")]
+            return [scores.programs(predictions, [e.fields[self.tests] for e in examples])]
         references = [self.references_of(e) for e in examples]
         rouge_l = scores.rouge_l(predictions, references)
         if self.kind == "text2text":

@@ -262,7 +262,8 @@ class Session(Protocol):
 class Filter(Protocol):
     """scope "row": a verdict depends on the candidate and the sample alone. scope "set": on all candidates, in their order.
 
-    A filter that looks at annotations has an attribute `reads`, the kinds of annotator that its recipe must hold.
+    A filter that looks at annotations has an attribute `reads`, the kinds of annotator that its recipe must hold. One for some tasks alone has a
+    method `supports`, as a student has: a recipe with another task is refused.
     """
 
     @property
