@@ -118,15 +118,16 @@ def test_what_a_worked_answer_comes_to() -> None:
     assert final_number("-007.0") == "-7"
 
 
-def answers(answers: Any, agreeing: Any, agree: float = 0.6) -> str:
-    candidate = Candidate("c", 0, "", {"question": "q", "answer": "#### 4\n4\n#### 4"}, True, provenance={"answers": answers, "agreeing": agreeing})
+def answers(confidence: Any, agree: float = 0.6) -> str:
+    provenance = {"confidence": confidence} if confidence else {}
+    candidate = Candidate("c", 0, "", {"question": "q", "answer": "It is 4.\n#### 4"}, True, provenance=provenance)
     return Verified(agree=agree).judge([candidate], Sample(TASKS["math"], (), (), ()))[0].reason
 
 
 def test_answers_that_disagree() -> None:
-    assert [answers(5, k) for k in range(6)] == ["answers disagree"] * 3 + [""] * 3
-    assert answers(None, None) == answers(5, None) == ""
-    assert answers(5, 1, agree=0.2) == ""
+    assert [answers({"answers": 5, "agreeing": k}) for k in range(6)] == ["answers disagree"] * 3 + [""] * 3
+    assert answers(None) == ""
+    assert answers({"answers": 5, "agreeing": 1}, agree=0.2) == ""
 
 
 def test_marks_can_be_asked_for() -> None:

@@ -28,7 +28,7 @@ class Verified:
     ends the run where there is none to be had.
     `math`: every `<<a=b>>` is true, to the decimals that b is written with; there are at least `marks` of them; and the final number is the
     last one's result, or what the last line comes to. agree: of several answers to the question the share that agree with this one, in
-    [0, 1], where the candidate's provenance tells ("answers", "agreeing").
+    [0, 1], where generator `answered` asked for several.
     """
 
     version: ClassVar[int] = 1
@@ -92,10 +92,10 @@ class Verified:
         return "" if Fraction(final) in arithmetic.results(text) else "final number is not the last result"
 
     def _agreement(self, provenance: Mapping[str, Any]) -> str:
-        answers, agreeing = provenance.get("answers"), provenance.get("agreeing")
-        if not answers or agreeing is None:
+        said = provenance.get("confidence")
+        if not said:
             return ""
-        return "" if agreeing >= self.agree * answers - 1e-9 else "answers disagree"
+        return "" if said["agreeing"] >= self.agree * said["answers"] - 1e-9 else "answers disagree"
 
 
 def _fields(candidate: Candidate) -> Mapping[str, Any]:

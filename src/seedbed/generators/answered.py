@@ -15,13 +15,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from seedbed.arithmetic import final_number
 from seedbed.errors import ComponentError, ParseError
 from seedbed.generators.hard import Hard
 from seedbed.generators.refine import one_record
 from seedbed.limits import NEVER, Deadline
 from seedbed.parts import Component
 from seedbed.prompting import STOP, begun
-from seedbed.scores import final_number
 from seedbed.task import Task
 from seedbed.text import normalise
 from seedbed.types import Ask, Candidate, Completion, Fields, ModelRef, Prompt, Row, Sample, Teacher, seed_for
