@@ -153,10 +153,18 @@ def _seed(candidate: Candidate) -> int:
 def test_the_temperature_is_the_best_on_dev_and_changes_no_first_choice(tmp_path: Path) -> None:
     sample = tiny_sample()
     made = drafts(sample.task, sample.test)
-    plain, fitted = (Likelihood(calibrate=c).annotate(made, sample, 0, backing(sample, tmp_path)) for c in (False, True))
+    plain, fitted = (Likelihood("none", calibrate=c).annotate(made, sample, 0, backing(sample, tmp_path)) for c in (False, True))
     assert [max(r, key=r.__getitem__) for r in plain.rows] == [max(r, key=r.__getitem__) for r in fitted.rows]
     assert fitted.facts["dev_log_likelihood"] > plain.facts["dev_log_likelihood"]
     assert fitted.facts["dev_accuracy"] == plain.facts["dev_accuracy"]
+
+
+def test_auto_divides_by_tokens_where_that_fits_dev_better(tmp_path: Path) -> None:
+    sample = tiny_sample()
+    made, asked = drafts(sample.task, sample.test), backing(sample, tmp_path)
+    found = {way: Likelihood(way).annotate(made, sample, 0, asked) for way in ("auto", "tokens", "none")}  # type: ignore[arg-type]
+    best = max(("tokens", "none"), key=lambda way: found[way].facts["dev_log_likelihood"])
+    assert found["auto"].rows == found[best].rows and found["auto"].facts == found[best].facts
 
 
 def test_rows_too_long_for_the_model_are_counted_and_dropped(tmp_path: Path) -> None:

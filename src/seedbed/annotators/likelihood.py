@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -14,9 +14,7 @@ from seedbed.progress import bar
 from seedbed.task import Task
 from seedbed.types import Annotations, Backing, Candidate, Example, Row, Sample, Session, Teacher, seed_for
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+WAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"tokens": lambda found: found[:, 0] / found[:, 1], "none": lambda found: found[:, 0]}
 DEV_ROWS = 200
 """Dev rows that the temperature is chosen on, at most."""
 
@@ -27,16 +25,17 @@ class Likelihood:
     one pass over one reading of the prompt. The distribution is the softmax of the scores.
 
     normalise: "tokens" divides a label's log-likelihood by its tokens, so that long labels are not at a disadvantage; "none" takes the
-    probability of the string itself, which is what a teacher tuned on these labels gives. calibrate: divides the scores by the temperature
+    probability of the string itself, which is what a teacher tuned on these labels gives; "auto" the one with the better log-likelihood on
+    dev. calibrate: divides the scores by the temperature
     that gives dev the best log-likelihood (Guo et al. 2017); it changes no first choice. A fine-tuned teacher is called what Kaddour and Liu
     (2023) call one; with a few-shot prompt this is what a base model knows.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     asks_teacher: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"score:text"})
 
-    normalise: Literal["tokens", "none"] = "tokens"
+    normalise: Literal["auto", "tokens", "none"] = "auto"
     calibrate: bool = True
 
     def supports(self, task: Task) -> str:
@@ -44,9 +43,11 @@ class Likelihood:
         return "" if task.has_labels else f"the likelihood annotator compares labels, and a {task.kind} task has none"
 
     def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations:
-        """Rows of label -> probability, empty for candidates that do not fit the model's context. facts: `temperature`; of dev rows and the best
-        label, `dev_accuracy` (share) and `dev_log_likelihood` (nats); `margin`, mean probability of the first label less the second's;
-        `too_long`."""
+        """Rows of label -> probability, empty for candidates that do not fit the model's context.
+
+        facts: `normalise`, `temperature`; of dev rows, `dev_accuracy` (share) and `dev_log_likelihood` (nats, of the right label); `margin`, mean
+        probability of the first label less the second's; `too_long`.
+        """
         teacher, task = backing.teacher, sample.task
         if teacher is None:
             raise ComponentError("[annotator] kind = 'likelihood' asks the teacher, and this recipe's generator makes none that answers.")
@@ -55,12 +56,12 @@ class Likelihood:
         def scores(name: str, fields: Mapping[str, Any]) -> np.ndarray | None:
             return self._scores(teacher, session, task, name, fields)
 
-        temperature, facts = self._temperature(sample, scores)
+        divide, temperature, facts = self._choices(sample, scores)
         rows: list[dict[str, float]] = []
         with bar("likelihood", len(candidates)) as update:
             for i, candidate in enumerate(candidates):
                 found = None if candidate.fields is None else scores(candidate.id, candidate.fields)
-                rows.append({} if found is None else dict(zip(task.labels, _softmax(found / temperature).tolist(), strict=True)))
+                rows.append({} if found is None else dict(zip(task.labels, _softmax(divide(found) / temperature).tolist(), strict=True)))
                 update(i + 1, "")
         tops = [sorted(row.values())[-2:] for row in rows if row]
         facts |= {"margin": float(np.mean([b - a for a, b in tops])) if tops else None}
@@ -68,7 +69,7 @@ class Likelihood:
         return Annotations(rows, facts)
 
     def _scores(self, teacher: Teacher, session: Session, task: Task, name: str, fields: Mapping[str, Any]) -> np.ndarray | None:
-        """float64 (labels,) in nats, a token or a label; None where the row is too long for the model."""
+        """float64 (labels, 2): nats and tokens of each label; None where the row is too long for the model."""
         row = Row(0, seed_for(0, "likelihood", name), {column: fields[column] for column in task.inputs}, name)
         prompt = teacher.prompt(row)
         if prompt is None:
@@ -78,24 +79,40 @@ class Likelihood:
             found = session.score(asked, [f" {label}{prompt.stop}" for label in task.labels], ended=not prompt.stop)
         except TooLong:
             return None
-        return np.array([value / tokens if self.normalise == "tokens" else value for value, tokens in found])
+        return np.array(found, dtype=np.float64)
 
-    def _temperature(self, sample: Sample, scores: Callable[[str, Mapping[str, Any]], np.ndarray | None]) -> tuple[float, dict[str, Any]]:
-        from scipy.optimize import minimize_scalar
-
+    def _choices(
+        self, sample: Sample, scores: Callable[[str, Mapping[str, Any]], np.ndarray | None]
+    ) -> tuple[Callable[[np.ndarray], np.ndarray], float, dict[str, Any]]:
+        """(what makes one number of a label's nats and tokens, the temperature, facts of both), by dev."""
         task = sample.task
         read = [(e, scores(e.id, e.fields)) for e in sample.dev[:DEV_ROWS]]
         known = [(found, task.labels.index(_target(task, e))) for e, found in read if found is not None and _target(task, e) in task.labels]
         if not known:
-            return 1.0, {"temperature": None, "dev_accuracy": None, "dev_log_likelihood": None}
+            name = str(self.normalise).replace("auto", "tokens")
+            return WAYS[name], 1.0, {"normalise": name, "temperature": None, "dev_accuracy": None, "dev_log_likelihood": None}
         table, right = np.array([found for found, _ in known]), np.array([place for _, place in known])
+        tried = []
+        for name in WAYS if self.normalise == "auto" else (self.normalise,):
+            values = np.array([WAYS[name](row) for row in table])
+            temperature, fit = _temperature(values, right) if self.calibrate else (1.0, _fit(values, right))
+            facts = {"normalise": name, "temperature": temperature, "dev_accuracy": float((values.argmax(axis=1) == right).mean())}
+            tried.append((fit, temperature, facts | {"dev_log_likelihood": fit}))
+        _, temperature, facts = max(tried, key=lambda one: one[0])
+        return WAYS[str(facts["normalise"])], temperature, facts
 
-        def loss(log_t: float) -> float:
-            return -float(np.mean([math.log(max(_softmax(row / math.exp(log_t))[i], 1e-12)) for row, i in zip(table, right, strict=True)]))
 
-        log_t = float(minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded").x) if self.calibrate else 0.0
-        accuracy = float((table.argmax(axis=1) == right).mean())
-        return math.exp(log_t), {"temperature": math.exp(log_t), "dev_accuracy": accuracy, "dev_log_likelihood": -loss(log_t)}
+def _temperature(values: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """(the temperature, in (0.018, 55), that gives the right labels the best mean log-likelihood, which that is)."""
+    from scipy.optimize import minimize_scalar
+
+    log_t = float(minimize_scalar(lambda log_t: -_fit(values / math.exp(log_t), right), bounds=(-4.0, 4.0), method="bounded").x)
+    return math.exp(log_t), _fit(values / math.exp(log_t), right)
+
+
+def _fit(values: np.ndarray, right: np.ndarray) -> float:
+    """Mean log-likelihood in nats of the right labels."""
+    return float(np.mean([math.log(max(_softmax(row)[i], 1e-12)) for row, i in zip(values, right, strict=True)]))
 
 
 def _target(task: Task, example: Example) -> str:
