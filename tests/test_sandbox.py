@@ -45,6 +45,7 @@ ATTACKS = {
     "writing outside": ("open('{folder}/made', 'w')", "failed", "FileNotFoundError"),
     "writing outside behind a symlink": ("import os\nos.symlink('{folder}', '/tmp/out')\nopen('/tmp/out/made', 'w')", "failed", "FileNotFoundError"),
     "writing into the system": ("open('/usr/made', 'w')", "failed", "OSError"),
+    "writing beside the system": ("open('/made', 'w')", "failed", "OSError"),
     "writing into the interpreter": ("import os\nopen(os.__file__, 'w')", "failed", "OSError"),
     "filling the disk": ("for i in range(1000):\n    open(f'/tmp/{i}', 'w').write('a' * 2**17)", "failed", "OSError"),
     "an endless loop": ("while True:\n    pass", "timeout", ""),
