@@ -118,7 +118,7 @@ def page(parts: list[tuple[str, int, Compared]], command: str) -> str:
             lines.append(
                 f"| {r['arm']} | {len(r.get('kept', []))} | {r['n_kept']} ({', '.join(map(str, r.get('kept', [])))}) | {' | '.join(cells)} | {gain} |"
             )
-        reals = next((r["measures"] for r in arms if r["measures"]), {})
+        reals = max(arms, key=lambda r: r["n_kept"])["measures"]  # real rows at the number that the table is of
         lines += [f"| real rows | | | {' | '.join(_number((reals.get(name) or {}).get('real')) for name in MEASURES)} | |", ""]
         lines += [f"- {r['arm']}: {r['note']}" for r in found.rows if r["note"] and "plain task" not in r["note"]] + [""]
     return "\n".join(lines)
