@@ -423,7 +423,7 @@ def test_a_student_that_cannot_do_the_task_measures_nothing() -> None:
 def test_a_score_that_cannot_be_computed_measures_nothing() -> None:
     task = Task("code", ("text",), "code")
     s = Sample(task, *(tuple(Example(f"{k}{i}", {"text": "t", "code": "c"}) for i in range(n)) for k, n in (("f", 9), ("d", 3), ("t", 120))))
-    check_nothing_measured(measure_gain(s, renamed(s.fit), Scripted(), 0), "sandbox")
+    check_nothing_measured(measure_gain(s, renamed(s.fit), Scripted(), 0), "needs the column of asserts")
 
 
 def test_a_sample_without_fit_rows_measures_nothing() -> None:
