@@ -145,6 +145,7 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"arm": {"name": "a"}}, (), r"must be written \[\[arm\]\]"),
     ({}, ("anotate",), "'anotate' is unknown"),
     ({"generate": {"count": 0}}, ("generate",), "needs new rows"),
+    ({"generate": {"count": "auto"}}, ("generate",), "Give .generate. count a number"),
 ]
 
 

@@ -57,6 +57,10 @@ def arms_of(recipe: Recipe, modes: Sequence[str] = ()) -> list[Arm]:
     found = []
     for name, own_recipe in recipe.arms or ((recipe.generator.kind, recipe),):
         generates, annotates = bool(own_recipe.generate.count), own_recipe.annotate is not None
+        if own_recipe.generate.auto:
+            problems.append(
+                f'[arm {name}] count = "auto" is a number of its own for every arm and seed. Give [generate] count a number to compare at.'
+            )
         usual = "annotate+generate" if generates and annotates else "annotate" if annotates else "generate"
         for mode in [m for m in modes if m not in unknown] or [usual]:
             if "annotate" in mode and not annotates:
@@ -94,12 +98,12 @@ def compare(
         need_weights(arm.recipe)
     store = Store(Path(out) / f"{recipe.name}-compare")
     with store.held():
-        _claim(store, recipe, arms)
+        _claim(store, recipe)
         with closing(Journal(store.path("units.jsonl"))) as journal:
             return _Table(store, arms, seeds, _Clock(hours), journal, say).fill()
 
 
-def _claim(store: Store, recipe: Recipe, arms: Sequence[Arm]) -> None:
+def _claim(store: Store, recipe: Recipe) -> None:
     """One folder, one comparison; more seeds, arms or modes are the same one going on."""
     facts = {"sample": recipe.sample.model_dump(mode="json"), "task": recipe.task.kind, "seed": recipe.seed}
     path = store.path("compare-of.json")
@@ -156,7 +160,7 @@ class _Table:
         rows = [self._reference(REAL, arm) for arm in self._students()]
         rows += [self._row(i, arm, cells, budget, failed) for i, arm in enumerate(self.arms)]
         rows += [self._reference(FULL, arm) for arm in self._students() if self.samples[0].more]
-        unfinished = str(self.clock) if any(r["mean"] is None and "--hours" in r["note"] for r in rows) else ""
+        unfinished = str(self.clock) if any("--hours" in r["note"] for r in rows) else ""
         write_json(self.store.path("compare.json"), {"rows": rows, "unfinished": unfinished})
         write_text(self.store.path("compare.md"), table(rows))
         return Compared(self.store.root, rows, unfinished)
@@ -249,8 +253,8 @@ class _Table:
             "all_kept": least if least == max(line["kept"]) else line["kept"]
         }
         notes = [line["note"], failed.get(i, ""), f"kept {least} rows, too few for the {budget} of the others" if n < budget else ""]
-        missing = self.seeds - len(mine) - (i in failed)
-        notes.append(f"{missing} of {self.seeds} seeds missing: {self.clock}" if missing > 0 else "")
+        missing = self.seeds - len(mine)
+        notes.append(f"{missing} of {self.seeds} seeds missing: {self.clock}" if missing and str(self.clock) else "")
         return line | {"note": "; ".join(dict.fromkeys(filter(None, notes)))}
 
     def _tokens(self, cell: _Cell) -> int:

@@ -30,6 +30,7 @@ from seedbed.recipe import Recipe
 from seedbed.relay import Relay
 from seedbed.store import write_lines
 from seedbed.types import Backing, Candidate, Example, Sample, Teacher, seed_for
+from seedbed.volume import TIMES
 
 SMALL, LARGE = 100, 200
 """Rows of the two trials of filters, metrics and student."""
@@ -77,6 +78,7 @@ def estimate(recipe: Recipe, out: Path | str = "runs") -> Estimate:
     start = time.perf_counter()
     sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
     steps = {"sample": Cost(time.perf_counter() - start)}
+    recipe = _for(recipe, min(recipe.generate.count, TIMES * sample.n)) if recipe.generate.auto else recipe
     names, folder = step_names(recipe, sample), Path(out) / recipe.name
     done = {step: float((folder / name).is_dir()) for step, name in names.items()}
     pool = min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0
