@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from seedbed.errors import ModelError
 from seedbed.lm import cache, embed
+from seedbed.lm.load import fresh, locate
 from seedbed.lm.packed import TOKENS, Packed
 
 WORDS = "play a song about the weather in north country tomorrow please wake me up at seven order number refund".split()
@@ -143,3 +146,13 @@ def test_the_oldest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for key in keys:
         kept.put({key: np.ones(2, dtype=np.float32)})
     assert list(kept.get(keys)) and set(kept.get(keys)) == set(keys[2:])
+
+
+def test_weights_cut_short_are_a_typed_error(distil: str, tmp_path: Path) -> None:
+    for name in (distil, locate("seedling")):
+        cut = tmp_path / Path(name).name
+        shutil.copytree(name, cut)
+        whole = (cut / "model.safetensors").read_bytes()
+        (cut / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ModelError, match=r"cannot be loaded: .*Allowed: "):
+            embed.embed(["a text"], str(cut)) if name == distil else fresh(str(cut), torch.float32, "cpu")

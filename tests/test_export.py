@@ -42,6 +42,9 @@ def test_rows_round_trip_in_three_forms(finished: Path, tmp_path: Path) -> None:
     assert [(r["message"], r["queue"]) for r in plain] == pairs
     assert all(r["synthetic"] for r in plain)
     assert [r["provenance"]["candidate"] for r in plain] == [k["id"] for k in kept]
+    with pytest.raises(StoreError, match=r"rows\.jsonl is there already"):
+        export(finished, "alpaca", tmp_path / "rows.jsonl")
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == len(pairs)
     chats = _loaded(export(finished, "messages"), tmp_path)
     assert [tuple(m["content"] for m in r["messages"]) for r in chats] == pairs
     assert {tuple(m["role"] for m in r["messages"]) for r in chats} == {("user", "assistant")}

@@ -11,6 +11,8 @@ import pytest
 from seedbed import recipe
 from seedbed.catalog import CATALOG, find
 from seedbed.errors import ComponentError, RecipeError
+from seedbed.run import run
+from seedbed.weights import absent
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD: dict[str, Any] = {
@@ -214,3 +216,19 @@ def test_the_papers_settings_pass_and_have_a_price(name: str) -> None:
     costs, memory, _ = computed(made, sample, None, ROOT, [])
     assert made.model.shape is not None and made.model.shape.parameters > 8e9
     assert costs["teacher"].seconds > 0 and costs["candidates"].seconds > 0 and memory > made.model.shape.parameters
+
+
+def test_a_model_that_is_not_there_is_said_before_any_work(tmp_path: Path) -> None:
+    empty = str(tmp_path / "empty")
+    Path(empty).mkdir()
+    parts = {
+        "model": {"name": empty},
+        "metric": [{"kind": "mauve", "embedder": "no/such/place"}, {"kind": "heldout", "model": "seedling"}],
+        "annotator": [{"kind": "prompted", "engine": {"kind": "openai", "base_url": "http://localhost:1/v1"}, "model": "a-server-knows/this/name"}],
+    }
+    loaded = recipe.build(GOOD | parts, ROOT)
+    assert [problem.split(":")[0] for problem in absent(loaded)] == [f"[model] name = {empty!r}", "[metric 1] embedder = 'no/such/place'"]
+    with pytest.raises(RecipeError, match=r"this folder has no config.json"):
+        run(loaded, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    assert absent(recipe.build(GOOD | parts | {"model": {}, "metric": []}, ROOT)) == []

@@ -71,6 +71,7 @@ def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer cop
     """Name every problem of a recipe and its data at once."""
     from seedbed.data import load_sample
     from seedbed.gain import MIN_TEST
+    from seedbed.weights import absent
 
     loaded = _load(recipe, sets)
     try:
@@ -78,6 +79,7 @@ def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer cop
     except DataError as error:
         raise RecipeError([str(error)]) from error
     print(f"{recipe}: good. fit {len(sample.fit)}, dev {len(sample.dev)}, test {len(sample.test)} rows; {len(sample.task.labels)} labels.")
+    print("".join(f"note: {line} Without it the recipe can be priced, not run.\n" for line in absent(loaded)), end="")
     if loaded.task.target and len(sample.test) < MIN_TEST:
         print(f"note: the gain will not be measured: it needs {MIN_TEST} test rows, got {len(sample.test)}. Raise sample.test_share, or add rows.")
     few = min(len(sample.fit), len(sample.dev) + len(sample.test))
@@ -212,7 +214,7 @@ def show(
 def export(
     folder: Annotated[Path, typer.Argument(help="The folder of a finished run, OUT/<name>.")],
     form: Annotated[Format, typer.Option("--format", help="How: rows as JSON lines in one of three forms, or the soft prompt as a PEFT adapter.")],
-    out: Annotated[Path | None, typer.Option(help="File (peft: folder) to write; RUN/exports/... when not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New file (peft: folder) to write; RUN/exports/... when not given.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a run's synthetic rows for other trainers, or its soft prompt as a PEFT adapter."""

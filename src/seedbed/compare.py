@@ -20,11 +20,12 @@ from seedbed.errors import RecipeError, StoreError
 from seedbed.gain import FULL_ROWS, Ruler, Scorer, decisive, lessons
 from seedbed.grow import Grown, Timer, grow, own, step_names
 from seedbed.limits import Limits
-from seedbed.recipe import Recipe, need_weights
+from seedbed.recipe import Recipe
 from seedbed.run import measured
 from seedbed.stats import equal_draw
 from seedbed.store import Journal, Store, fingerprint, read_json, write_json, write_text
 from seedbed.types import Example, Sample, seed_for
+from seedbed.weights import need_weights
 
 MODES = ("generate", "annotate", "annotate+generate")
 LEAST_SHARE = 0.15

@@ -24,8 +24,11 @@ def export(run: Path, form: Format, out: Path | None = None) -> Path:
 
     jsonl: the dataset's columns. messages: a chat, the inputs as user and the target as assistant (plain: the text as assistant).
     alpaca: instruction, input, output. peft: the prompt averaged over its sources' contexts, as PROMPT_TUNING (Lester et al. 2021,
-    arXiv:2104.08691). Raises StoreError where the run is not finished, ComponentError where its teacher is no soft prompt.
+    arXiv:2104.08691). Raises StoreError where the run is not finished or `out` is there already, ComponentError where its teacher is
+    no soft prompt.
     """
+    if out is not None and out.exists():
+        raise StoreError(f"{out} is there already, and would be lost. Remove it, or give another --out.")
     if form == "peft":
         return _adapter(run, out or run / "exports" / "peft")
     rows, task = _rows(run), _task(run)

@@ -18,9 +18,10 @@ from seedbed.catalog import guarded
 from seedbed.data import load_sample
 from seedbed.grow import step_names
 from seedbed.limits import Allowance, Deadline
-from seedbed.recipe import Recipe, need_weights
+from seedbed.recipe import Recipe
 from seedbed.relay import Relay
 from seedbed.types import Backing, Candidate, Sample, Verdict, seed_for
+from seedbed.weights import need_weights
 
 ROWS, DEV_ROWS, FIT_S = 256, 32, 12.0
 """Of the short fit: rows learned from, rows of dev, and seconds after which it is cut."""

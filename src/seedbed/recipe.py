@@ -166,12 +166,6 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
     return Recipe(name=name, seed=seed, base=base, arms=arms, **parts)
 
 
-def need_weights(recipe: Recipe) -> None:
-    """Raises RecipeError for a model that is a shape."""
-    if recipe.model.shape:
-        raise RecipeError(["[model] shape describes a model without weights: it can be estimated, not run. Remove shape; name alone is the model."])
-
-
 def _arms(values: Mapping[str, Any], base: Path, problems: list[str]) -> tuple[tuple[str, Recipe], ...]:
     """Each [[arm]] as a recipe of its own. A section with a kind takes the place of the recipe's, one without changes settings of it."""
     entries, found = values.get("arm", []), dict[str, Recipe]()

@@ -21,7 +21,7 @@ from seedbed.gain import Gain, lessons, measure_gain
 from seedbed.grow import Grown, Timer, grow, model_folder, own, sizes, step_names
 from seedbed.limits import UNLIMITED, Limits, said
 from seedbed.parts import Component
-from seedbed.recipe import Recipe, need_weights
+from seedbed.recipe import Recipe
 from seedbed.report.card import card
 from seedbed.report.closeup import closeup
 from seedbed.report.facts import Facts
@@ -30,6 +30,7 @@ from seedbed.report.verdict import verdict
 from seedbed.store import Journal, Store, write_json, write_text
 from seedbed.types import Example, Measure, Sample, seed_for
 from seedbed.volume import grow_until_flat
+from seedbed.weights import need_weights
 
 VERSIONED = ("seedbed", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "pyarrow")
 

@@ -62,6 +62,7 @@ def _weights_hash(model: str) -> str:
 
 @functools.cache
 def _load(model: str) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
@@ -71,7 +72,7 @@ def _load(model: str) -> tuple[Any, Any]:
     try:
         encoder = AutoModel.from_pretrained(place, dtype=torch.float32, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f'embedder {model!r} cannot be loaded: {str(error).splitlines()[0]} Allowed: "minilm", a folder or a hub name.') from error
     finally:
         if bars:

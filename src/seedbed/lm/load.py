@@ -164,6 +164,7 @@ def fresh(name: str, dtype: torch.dtype, device: str, load_in: LoadIn | None = N
     """A model of one's own, to be changed. copies: of the weights that the work will hold; load_in: bitsandbytes' 4 or 8 bits, on CUDA alone.
 
     Raises ModelError as `load` does, and where the memory is too small or bits cannot be had."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -174,7 +175,7 @@ def fresh(name: str, dtype: torch.dtype, device: str, load_in: LoadIn | None = N
             model = model if load_in else model.to(device)
             tokenizer = AutoTokenizer.from_pretrained(place)
             identity = stored_hash(place)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(
             f"[model] name = {name!r} cannot be loaded: {str(error).splitlines()[0]} "
             'Allowed: "seedling" (shipped), a folder with config.json, tokenizer and safetensors, or a hub name that this machine can reach.'

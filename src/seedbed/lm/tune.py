@@ -106,6 +106,7 @@ def tune(how: Learner, where: str, task: Task, lesson: Lesson, dev: Sequence[Exa
 
 def _load(name: str, where: str, task: Task, labels: int, seed: int) -> tuple[Any, _Reader]:
     """A model with a fresh head drawn from the seed, and its reader."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
@@ -122,7 +123,7 @@ def _load(name: str, where: str, task: Task, labels: int, seed: int) -> tuple[An
                 place, num_labels=labels, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True
             )
         tokenizer = AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(
             f'{where} model = {name!r} cannot be loaded: {str(error).splitlines()[0]} Allowed: "minilm", a folder or a hub name of an encoder.'
         ) from error
