@@ -121,3 +121,19 @@ def ceilings(threads: tuple[int, ...] = (1, 2)) -> dict[str, float]:
 
 if __name__ == "__main__":
     print(json.dumps(ceilings()))
+
+
+SAYS = "## What it says"
+
+
+def write_page(place: Path, tables: str) -> None:
+    """Tables into a page of results; what was written by hand below them, from SAYS on, stays."""
+    before = place.read_text(encoding="utf-8") if place.exists() else ""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(tables.rstrip("\n") + "\n" + (f"\n{before[before.index(SAYS) :]}" if SAYS in before else ""), encoding="utf-8")
+    print(f"wrote {place.name}", flush=True)
+
+
+def asked() -> str:
+    """The command line of a benchmark, without this machine's paths."""
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *("DATA" if a.startswith(("/", "..")) else a for a in sys.argv[1:])])

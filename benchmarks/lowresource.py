@@ -1,10 +1,11 @@
-"""Kaddour and Liu (arXiv 2310.01119) on this machine: task x fraction x {real only, annotate, generate, annotate+generate, full real} x student.
+"""Kaddour and Liu (arXiv 2310.01119) on this machine: task x fraction x {real only, annotate, generate, annotate+generate, full real}.
 
 python benchmarks/lowresource.py --data FOLDER [--tasks slurp,rte] [--fractions 0.05,0.1] [--seeds 3] [--hours 2] [--out runs-lowresource]
 
 The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most; so is "full real". Tests longer than 1,500 rows (text
-tasks: 300) are cut to a random part. Teachers: seedling, fine-tuned by LoRA, and, for annotating labels, a MiniLM classifier; students are smaller
-than the teacher beside them. Writes docs/results/lowresource.md. Run again, it goes on.
+tasks: 300) are cut to a random part. Teachers: seedling, fine-tuned by LoRA, and, for annotating and checking labels, a MiniLM classifier; students are smaller:
+a logistic regression of words, or for texts the first two of seedling's six blocks. Writes every table that OUT holds into
+docs/results/lowresource.md. Run again, it goes on.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import gzip
 import json
 import os
 import random
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from seedbed.compare import Compared, compare, table
+from common import asked, write_page
+
+from seedbed.compare import compare, table
 from seedbed.recipe import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,10 +40,7 @@ TEXTS: dict[str, dict[str, Any]] = {
 COUNT = {"slurp": 1500, "rte": 400, "boolq": 400, "multirc": 400, "webnlg": 1000, "sgd": 1000}
 """Candidates made anew."""
 TOKENS = {"slurp": 48, "rte": 64, "boolq": 48, "multirc": 64, "webnlg": 96, "sgd": 64}
-STUDENTS: dict[str, list[dict[str, Any]]] = {
-    "labels": [{"kind": "linear", "features": "minilm"}],
-    "texts": [{"kind": "causal", "layers": 2}],
-}
+STUDENTS: dict[str, dict[str, Any]] = {"labels": {"kind": "linear", "features": "tfidf"}, "texts": {"kind": "causal", "layers": 2}}
 
 
 def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
@@ -68,18 +67,19 @@ def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
 def recipe_of(task: str, files: dict[str, str], fraction: float) -> Any:
     labels = task in LABELS
     ask = {"annotate": {"count": POOL}}
-    students = STUDENTS["labels" if labels else "texts"]
     likelihood = [{"kind": "likelihood"}] if labels else []
     filters = [{"kind": "form"}, *([{"kind": "agreement", "annotator": "likelihood"}] if labels else []), {"kind": "dedup"}, {"kind": "overlap"}]
     ways: list[tuple[str, dict[str, Any]]] = [
-        ("LM: annotate", {**ask, "generate": {"count": 0}}),
-        ("LM: generate", {}),
-        ("LM: annotate+generate", ask),
+        ("LM annotate", {**ask, "generate": {"count": 0}}),
+        ("LM generate", {}),
+        ("LM annotate+generate", ask),
     ]
     if labels:
         classifier = {"annotator": [{"kind": "classifier"}], "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}]}
-        ways.insert(1, ("classifier: annotate", {**ask, "generate": {"count": 0}, **classifier}))
-    arms = [{"name": _named(name, student), "student": student, **way} for student in students for name, way in ways]
+        checked = [{"kind": "form"}, {"kind": "agreement", "annotator": "classifier"}, {"kind": "dedup"}, {"kind": "overlap"}]
+        ways.insert(1, ("classifier annotate", {**ask, "generate": {"count": 0}, **classifier}))
+        ways.append(("LM generate checked", classifier | {"filter": checked}))
+    arms = [{"name": name, **way} for name, way in ways]
     return build(
         {
             "name": f"{task}-{round(100 * fraction)}",
@@ -89,6 +89,7 @@ def recipe_of(task: str, files: dict[str, str], fraction: float) -> Any:
             "engine": {"kind": "local", "slots": 128, "cache": 512 if task in ("boolq", "multirc", "rte") else 384},
             "generator": {"kind": "finetune", "epochs": 10, "patience": 2},
             "generate": {"count": COUNT[task], "max_tokens": TOKENS[task], "top_p": 0.95},
+            "student": STUDENTS["labels" if labels else "texts"],
             "annotator": likelihood,
             "filter": filters,
             "metric": [{"kind": "mauve"}, {"kind": "memorisation"}],
@@ -97,26 +98,25 @@ def recipe_of(task: str, files: dict[str, str], fraction: float) -> Any:
     )
 
 
-def _named(name: str, student: dict[str, Any]) -> str:
-    """Arms need names of letters; the table says the rest."""
-    words = "-".join(str(v) for k, v in student.items() if k != "kind") or student["kind"]
-    return f"{name.replace(':', '')} {words}"
-
-
-def page(parts: list[tuple[str, float, Compared]], command: str) -> str:
+def page(out: Path) -> str:
+    """The tables of every comparison in `out`."""
     cpu = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     lines = [
         f"# Low-resource tasks, {datetime.now(UTC):%Y-%m-%d}",
         "",
-        f"Command: `{command}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}. Tests: halves of the published ones, cut as the script says.",
-        'Gain: over "real only" under the same seeds, in points, with the 95 % interval over test rows and seeds; detectable: the smallest true gain',
-        "that this test shows 4 times of 5. All arms of a table at the same number of kept rows; beside it with all kept rows.",
+        f"Command: `{asked()}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}, shared with other work. Tests: halves of the published",
+        'ones, cut as the script says. Gain: over "real only" under the same seeds, in points, with the 95 % interval over test rows and seeds;',
+        "detectable: the smallest true gain that this test shows 4 times of 5. All arms of a table at the same number of kept rows; beside it with",
+        '"all kept". Of "full real" kept are real rows beside the sample\'s.',
         "",
     ]
-    for task, fraction, found in parts:
-        lines += [f"## {task}, {fraction:.0%} of train", "", table(found.rows)]
-        if found.unfinished:
-            lines += [f"Unfinished: {found.unfinished}.", ""]
+    for fraction in ("5", "10"):
+        for task in (*LABELS, *TEXTS):
+            path = out / f"{task}-{fraction}-compare" / "compare.json"
+            if path.exists():
+                found = json.loads(path.read_text(encoding="utf-8"))
+                lines += [f"## {task}, {fraction} % of train", "", table(found["rows"])]
+                lines += [f"Unfinished: {found['unfinished']}.", ""] if found["unfinished"] else []
     return "\n".join(lines)
 
 
@@ -130,7 +130,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs-lowresource"))
     given = parser.parse_args()
     end = None if given.hours is None else time.monotonic() + 3600 * given.hours
-    parts = []
     for fraction in map(float, given.fractions.split(",")):
         for task in given.tasks.split(","):
             left = None if end is None else max(1e-6, (end - time.monotonic()) / 3600)
@@ -138,11 +137,7 @@ def main() -> None:
             print(f"== {task}, {fraction:.0%}", flush=True)
             found = compare(made, (), given.seeds, given.out, left, lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True))
             print(table(found.rows), flush=True)
-            parts.append((task, fraction, found))
-    shown = " ".join(a if not a.startswith(("/", "..")) else "DATA" for a in sys.argv[1:])
-    place = ROOT / "docs/results/lowresource.md"
-    place.write_text(page(parts, f"python benchmarks/lowresource.py {shown}"), encoding="utf-8")
-    print(f"wrote {place.relative_to(ROOT)}")
+            write_page(ROOT / "docs/results/lowresource.md", page(given.out))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ import gzip
 import json
 import os
 import random
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from common import asked, write_page
 
 from seedbed.compare import Compared, compare
 from seedbed.recipe import build
@@ -94,12 +95,12 @@ def recipe_of(task: str, files: dict[str, str], n: int, rows: int) -> Any:
     )
 
 
-def page(parts: list[tuple[str, int, Compared]], command: str) -> str:
+def page(parts: list[tuple[str, int, Compared]]) -> str:
     cpu = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     lines = [
         f"# Learned prompts against words and a fine-tuned teacher, {datetime.now(UTC):%Y-%m-%d}",
         "",
-        f"Command: `{command}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}. Teacher: seedling, frozen (finetune: LoRA).",
+        f"Command: `{asked()}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}. Teacher: seedling, frozen (finetune: LoRA).",
         "Numbers are means over the seeds at the same number of kept rows, with the mean of their 95 % intervals; real rows: fit.",
         "n of MAUVE is the smallest of kept, fit and dev + test; under 100 a side it is None.",
         "",
@@ -154,8 +155,7 @@ def main() -> None:
             print(f"== {made.name}", flush=True)
             found = compare(made, (), given.seeds, given.out, left, lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True))
             parts.append((task, int(made.name.split("-")[1]), found))
-            shown = " ".join(a if not a.startswith(("/", "..")) else "DATA" for a in sys.argv[1:])
-            (ROOT / "docs/results/softsrv.md").write_text(page(parts, f"python benchmarks/softsrv.py {shown}"), encoding="utf-8")
+            write_page(ROOT / "docs/results/softsrv.md", page(parts))
 
 
 if __name__ == "__main__":
