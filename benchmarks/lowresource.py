@@ -3,7 +3,8 @@
 python benchmarks/lowresource.py --data FOLDER [--tasks slurp,rte] [--fractions 0.05,0.1] [--seeds 3] [--hours 2] [--out runs-lowresource]
 
 The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most; so is "full real". Tests longer than 1,500 rows (text
-tasks: 300) are cut to a random part. Teachers: seedling, fine-tuned by LoRA, and, for annotating and checking labels, a MiniLM classifier; students are smaller:
+tasks: 300) are cut to a random part. Teachers: seedling, fine-tuned by LoRA, and, for annotating and checking labels, a MiniLM classifier; students
+are smaller:
 a logistic regression of words, or for texts the first two of seedling's six blocks. Writes every table that OUT holds into
 docs/results/lowresource.md. Run again, it goes on.
 """
