@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-CACHE = tempfile.mkdtemp(prefix="seedbed-tests-")
-os.environ["XDG_CACHE_HOME"] = CACHE  # vectors that the tests keep are not the user's; commands that the tests start share them
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+if "PYTEST_XDIST_WORKER" not in os.environ:  # vectors that the tests keep are not the user's; workers and commands that the tests start share them
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="seedbed-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 ROOT = Path(__file__).resolve().parent.parent
 
