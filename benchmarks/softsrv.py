@@ -1,6 +1,7 @@
 """SoftSRV (arXiv 2410.16534) on this machine: task x way x n, against few-shot prompts and a fine-tuned teacher.
 
-python benchmarks/softsrv.py --data FOLDER [--tasks gsm8k,boolq,slurp,mbpp] [--n 128,2000] [--rows 500] [--seeds 3] [--hours 2] [--out runs-softsrv]
+python benchmarks/softsrv.py --data FOLDER [--tasks gsm8k,boolq,slurp,mbpp] [--n 128,2000] [--ways few-shot,mc]
+    [--rows 500] [--seeds 3] [--hours 2] [--out runs-softsrv]
 
 Text of the questions is what is generated (SLURP: label and text). Judged at equal kept rows by MAUVE and MMD against dev + test, the held-out
 loss of a small language model that read the rows (`heldout_nll`), copies, and for SLURP the gain of a student. Writes
@@ -15,6 +16,7 @@ import json
 import os
 import random
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,27 +39,31 @@ MOST = 1500
 """Rows of dev and of test, at most."""
 FILTERS = [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}]
 MEASURES = ("mauve", "mmd", "heldout_nll", "verbatim_rate")
-NOT_TUNED = "LM not instruction-tuned: no evidence for or against the paper"
+REQUIRED = ("few-shot", "nsp", "mp", "mc", "amortised", "finetune")
 
 
 def ways(task: str, rows: int) -> list[dict[str, Any]]:
-    """mc + select: three times as many candidates, of which the filter keeps half as many as asked for."""
+    """select: three times as many candidates, of which half as many as asked for are kept."""
     soft: dict[str, Any] = {"kind": "soft", "tokens": 16, "epochs": 20}
+    mc = {**soft, "prompt": "mc"}
     return [
         {"name": "few-shot", "generator": {"kind": "hard", "shots": 3 if task == "gsm8k" else 5}},
         {"name": "nsp", "generator": {**soft, "prompt": "nsp"}},
         {"name": "mp", "generator": {**soft, "prompt": "mp"}},
-        {"name": "mc", "generator": {**soft, "prompt": "mc"}},
+        {"name": "mc", "generator": mc},
+        {"name": "amortised", "generator": {**soft, "prompt": "amortised"}},
+        {"name": "finetune", "generator": {"kind": "finetune", "epochs": 10, **({"order": "label-first"} if task == "slurp" else {})}},
+        {"name": "mc + mix", "generator": {**mc, "contexts": "mix"}},
+        {"name": "mc + jitter", "generator": {**mc, "contexts": "jitter"}},
         {
             "name": "mc + select",
-            "generator": {**soft, "prompt": "mc"},
+            "generator": mc,
             "generate": {"count": 3 * rows},
             "filter": [*FILTERS, {"kind": "select", "rows": rows // 2}],
         },
-        {
-            "name": "finetune",
-            "generator": {"kind": "finetune", "epochs": 10, "order": "label-first"} if task == "slurp" else {"kind": "finetune", "epochs": 10},
-        },
+        {"name": "HP", "generator": {"kind": "hard", "template": "zero-shot"}},
+        {"name": "HP_SR", "generator": {"kind": "refine"}},
+        {"name": "verbalized", "generator": {"kind": "hard", "template": "verbalized"}},
     ]
 
 
@@ -77,7 +83,7 @@ def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
     return found
 
 
-def recipe_of(task: str, files: dict[str, str], n: int, rows: int) -> Any:
+def recipe_of(task: str, files: dict[str, str], n: int, rows: int, names: Collection[str]) -> Any:
     with open(files["fit"], encoding="utf-8") as file:
         n = min(n, sum(1 for _ in file))
     return build(
@@ -90,7 +96,7 @@ def recipe_of(task: str, files: dict[str, str], n: int, rows: int) -> Any:
             "generate": {"count": rows, "max_tokens": TOKENS[task], "top_p": 0.95},
             "filter": FILTERS,
             "metric": [{"kind": "mauve"}, {"kind": "memorisation"}, {"kind": "heldout"}],
-            "arm": ways(task, rows),
+            "arm": [way for way in ways(task, rows) if way["name"] in names],
         }
     )
 
@@ -141,6 +147,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--n", default="128,2000")
+    parser.add_argument("--ways", default=",".join(REQUIRED))
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=None)
@@ -151,7 +158,7 @@ def main() -> None:
     for n in map(int, given.n.split(",")):
         for task in given.tasks.split(","):
             left = None if end is None else max(1e-6, (end - time.monotonic()) / 3600)
-            made = recipe_of(task, prepared(given.data, given.out / "data", task), n, given.rows)
+            made = recipe_of(task, prepared(given.data, given.out / "data", task), n, given.rows, given.ways.split(","))
             print(f"== {made.name}", flush=True)
             found = compare(made, (), given.seeds, given.out, left, lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True))
             parts.append((task, int(made.name.split("-")[1]), found))

@@ -30,6 +30,7 @@ from seedbed.run import run
 from seedbed.task import Task
 from seedbed.testing import check_generator, tiny_sample
 from seedbed.types import Ask, Completion, Example, ModelRef, Prompt, Sample, Sampling, Teacher
+from seedbed.weights import UNTUNED, untuned
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = {
@@ -419,3 +420,13 @@ def test_several_candidates_a_row_go_through_a_whole_run(tmp_path: Path) -> None
     by_id = {row["id"]: row["classifier"] for row in said}
     assert all(c["annotations"]["classifier"] == by_id[c["id"]] for c in kept)
     assert all(0 < c["provenance"]["probability"] < 1 for c in kept)
+
+
+def test_numbers_of_instructions_to_a_base_model_are_marked() -> None:
+    def note(generator: dict[str, Any], engine: str = "local") -> str:
+        base = {"sample": {"path": "examples/helpdesk.csv"}, "task": {"kind": "classification", "inputs": ["message"], "target": "queue"}}
+        return untuned(recipes.build(base | {"generator": generator, "engine": {"kind": engine}}, ROOT))
+
+    assert note({"kind": "hard", "template": "verbalized"}) == note({"kind": "refine"}) == UNTUNED
+    elsewhere = {"kind": "refine", "engine": {"kind": "openai", "base_url": "http://localhost:1/v1"}, "model": "tuned"}
+    assert note({"kind": "hard"}) == note({"kind": "soft"}) == note({"kind": "refine"}, "toy") == note(elsewhere) == ""

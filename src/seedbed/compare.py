@@ -25,7 +25,7 @@ from seedbed.run import measured
 from seedbed.stats import equal_draw
 from seedbed.store import Journal, Store, fingerprint, read_json, write_json, write_text
 from seedbed.types import Example, Sample, seed_for
-from seedbed.weights import need_weights
+from seedbed.weights import need_weights, untuned
 
 MODES = ("generate", "annotate", "annotate+generate")
 LEAST_SHARE = 0.15
@@ -245,7 +245,9 @@ class _Table:
         line |= {"tokens": sum(self._tokens(cell) for cell in mine)}
         line |= self._measures(mine, n)
         if not mine or ruler is None:
-            return line | {"note": (failed.get(i) or str(self.clock)) if ruler or not mine else metric}
+            return line | {
+                "note": "; ".join(filter(None, [(failed.get(i) or str(self.clock)) if ruler or not mine else metric, untuned(arm.recipe)]))
+            }
         equal = {cell.seed: self._learned(cell, n) for cell in mine}
         line |= self._numbers(ruler, arm, equal, versus_real=True)
         every = {cell.seed: self._learned(cell, len(cell.rows)) for cell in mine}
@@ -253,7 +255,12 @@ class _Table:
         line |= {f"all_{key}": whole[key] for key in ("mean", "gain", "gain_low", "gain_high")} | {
             "all_kept": least if least == max(line["kept"]) else line["kept"]
         }
-        notes = [line["note"], failed.get(i, ""), f"kept {least} rows, too few for the {budget} of the others" if n < budget else ""]
+        notes = [
+            line["note"],
+            failed.get(i, ""),
+            untuned(arm.recipe),
+            f"kept {least} rows, too few for the {budget} of the others" if n < budget else "",
+        ]
         missing = self.seeds - len(mine)
         notes.append(f"{missing} of {self.seeds} seeds missing: {self.clock}" if missing and str(self.clock) else "")
         return line | {"note": "; ".join(dict.fromkeys(filter(None, notes)))}

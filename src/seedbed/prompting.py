@@ -13,8 +13,6 @@ from seedbed.types import Completion, Row, Teacher
 
 STOP = "\n---"
 """Stands between records in the templates; the model's record ends where it writes one."""
-UNTUNED = "LM not instruction-tuned: no evidence for or against the paper"
-"""Note of a number that comes from generators with `instructs` on a base model."""
 
 
 def template_text(name: str, folder: Path, where: str) -> str:

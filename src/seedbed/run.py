@@ -30,7 +30,7 @@ from seedbed.report.verdict import verdict
 from seedbed.store import Journal, Store, write_json, write_text
 from seedbed.types import Example, Measure, Sample, seed_for
 from seedbed.volume import grow_until_flat
-from seedbed.weights import need_weights
+from seedbed.weights import need_weights, untuned
 
 VERSIONED = ("seedbed", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "pyarrow")
 
@@ -88,7 +88,9 @@ def _facts(recipe: Recipe, sample: Sample, grown: Grown, scored: Path, manifest:
     scores |= grown.cut
     task, target = sample.task, str(sample.task.target)
     labels = Counter(str(e.fields[target]) for e in (*sample.fit, *sample.dev)) if task.has_labels else Counter[str]()
-    sentence = verdict((scored / "verdict.txt").read_text().strip(), scores["measures"]) + said(scores)
+    sentence = (
+        verdict((scored / "verdict.txt").read_text().strip(), scores["measures"]) + said(scores) + (f". {note}" if (note := untuned(recipe)) else "")
+    )
     licenses = {"sample": recipe.sample.license, "model": model_license(recipe.model.name)}
     made = (recipe.to_toml(), task, sizes(sample), scores, manifest, _training(grown.fitted))
     return Facts(recipe.name, sentence, *made, grown.kept, grown.dropped, {name: labels[name] for name in task.labels}, closeup, licenses)

@@ -12,6 +12,7 @@ from seedbed.recipe import Recipe
 SHIPPED = ("seedling", "minilm")
 OWN_WEIGHTS = ("local",)
 """Engines that load [model] name themselves. A server knows its own names; toy has no weights."""
+UNTUNED = "LM not instruction-tuned: no evidence for or against prompts that instruct"
 
 
 def need_weights(recipe: Recipe) -> None:
@@ -61,3 +62,13 @@ def _problem(where: str, name: str) -> str:
     except (EntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         return f"{where} = {name!r}: there is no such folder, and the hub does not give it ({type(error).__name__}). {allowed}"
     return ""
+
+
+def untuned(recipe: Recipe) -> str:
+    """UNTUNED where a generator that instructs asks a model without a chat template, else ""; of a server's model nothing is known."""
+    generator = recipe.generator.settings
+    if not getattr(generator, "instructs", False) or getattr(generator, "engine", None) or recipe.engine.kind not in OWN_WEIGHTS:
+        return ""
+    from seedbed.lm.load import load
+
+    return "" if load(recipe.model.name).tokenizer.chat_template else UNTUNED
