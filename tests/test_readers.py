@@ -39,6 +39,10 @@ CSV = '\ufeffmessage,queue\r\n"printer, ""old""\nand slow",it\r\n\r\né\u2028ü,
         ("a.tsv", CSV.replace("e,q", "e\tq").replace('",it', '"\tit').replace(",hr", "\thr")),
         ("a.jsonl", lines(ROWS) + "\n"),
         ("a.JSONL.gz", "\n" + lines(ROWS)),
+        ("a.json", json.dumps(ROWS)),
+        ("a.json.gz", json.dumps(ROWS, indent=2)),
+        ("a.json", lines(ROWS)),
+        ("a.json", json.dumps({"summary": "s", "qa_pairs": ROWS, "talks": [[1]], "n": 2})),
     ],
 )
 def test_text_files_hold_the_same_rows(tmp_path: Path, name: str, content: str) -> None:
@@ -55,10 +59,34 @@ def test_parquet_folders_and_saved_datasets_hold_the_same_rows(tmp_path: Path) -
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "b.parquet")
     saved = datasets.Dataset.from_list(ROWS).cast_column("queue", datasets.ClassLabel(names=["hr", "it"]))
     datasets.DatasetDict(train=saved).save_to_disk(tmp_path / "saved")
-    for place in ("parts", "b.parquet", "saved/train"):
+    saved.to_parquet(tmp_path / "classes.parquet")
+    for place in ("parts", "b.parquet", "saved/train", "saved", "classes.parquet", "saved/train/data-00000-of-00001.arrow"):
         assert [dict(row) for row in read(tmp_path / place).rows] == ROWS, place
-    with pytest.raises(DataError, match=r"saved: holds the splits \['train'\]"):
-        read(tmp_path / "saved")
+    datasets.DatasetDict(train=saved, test=saved).save_to_disk(tmp_path / "two")
+    with pytest.raises(DataError, match=r"two: holds the splits \['test', 'train'\]"):
+        read(tmp_path / "two")
+
+
+def test_the_folders_of_other_tools_hold_rows(tmp_path: Path) -> None:
+    for name in ("trove", "designer/parquet-files", "designer/more", "kit"):
+        (tmp_path / name).mkdir(parents=True)
+    for i, row in enumerate(ROWS):
+        put(tmp_path / "trove" / f"{i:05}.jsonl.gz", "\n" + lines([row]))
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / "designer/parquet-files" / f"batch_{i:05}.parquet")
+        put(tmp_path / "kit" / f"{'ab'[i]}_qa_pairs.json", json.dumps({"qa_pairs": [row]}))
+    put(tmp_path / "designer/metadata.json", "{}")
+    put(tmp_path / "designer/more/notes.jsonl", GOOD)
+    tables = [read(tmp_path / name) for name in ("trove", "designer", "kit")]
+    assert [[dict(row) for row in table.rows] for table in tables] == [ROWS] * 3
+    assert tables[0].at(1, "queue") == f"{tmp_path}/trove/00001.jsonl.gz, line 2, column 'queue'"
+    (tmp_path / "designer/parquet-files").rename(tmp_path / "designer/other")
+    with pytest.raises(DataError, match=r"designer: its folders \['more', 'other'\] each hold rows"):
+        read(tmp_path / "designer")
+
+
+def test_rows_of_json_keep_their_lines(tmp_path: Path) -> None:
+    table = read(put(tmp_path / "a.json", '{"n": [1],\n "rows":\n [{"a": "[\\n"},\n\n  {"a":\n 2}, {"a": 3}\n]}'))
+    assert ([row["a"] for row in table.rows], table.places) == (["[\n", 2, 3], (3, 5, 6))
 
 
 def test_a_folder_of_several_splits_is_not_mixed(tmp_path: Path) -> None:
@@ -87,7 +115,17 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     ("digits.jsonl", '{"a": ' + "1" * 5000 + "}\n", r"digits\.jsonl, line 1: JSON that cannot be read"),
     ("none.parquet", b"PAR1 and no more", r"none\.parquet: a damaged Parquet file"),
     ("none2.parquet", b"", r"none2\.parquet: a damaged Parquet file"),
-    ("a.json", "[]", r"a\.json: files of this kind are not read.*\.jsonl"),
+    ("none.arrow", b"ARROW1", r"none\.arrow: a damaged Arrow file"),
+    ("a.txt", "[]", r"a\.txt: files of this kind are not read.*\.jsonl"),
+    ("empty.json", "[]", r"empty\.json: holds no rows"),
+    ("cut.json", '[{"a": 1},\n{"a": 2}', r"cut\.json, line 2: broken JSON, Expecting ',' or ']' at character 9"),
+    ("more.json", "[{}]\n[{}]", r"more\.json, line 2: broken JSON, Extra data at character 1"),
+    ("word.json", "  rows", r"word\.json, line 1: broken JSON, Expecting a list or an object at character 3"),
+    ("names.json", "{1: [{}]}", r"names\.json, line 1: broken JSON, Expecting a name"),
+    ("list.json", "[{},\n 2]", r"list\.json, line 2: must be one JSON object .* Got a int"),
+    ("lists.json", '{"a": [{}], "b": [{}]}', r"lists\.json: JSON that cannot be read \(an object must hold one list of objects\. Got 2: a, b\)"),
+    ("lists2.json", "{}", r"lists2\.json: JSON that cannot be read \(.* Got 0\)"),
+    ("deep.json", "[" * 200_000, r"deep\.json: JSON that cannot be read"),
 ]
 
 
@@ -103,8 +141,9 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
         read(tmp_path / "ticket.csv")
     with pytest.raises(DataError, match="There is no folder"):
         read(tmp_path / "no" / "tickets.csv")
-    with pytest.raises(DataError, match="a folder without Parquet files"):
-        read(tmp_path)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="no file of rows is in it"):
+        read(tmp_path / "none")
 
 
 @pytest.mark.parametrize("keep", [10, 40, -4])

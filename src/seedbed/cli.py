@@ -185,6 +185,28 @@ def compare(
 
 
 @app.command()
+def evaluate(
+    data: Annotated[str, typer.Argument(help="Anybody's rows: a file, a folder, or hub:owner/name[:split].")],
+    real: Annotated[str | None, typer.Option(help="The real rows: a file, a folder, or hub:owner/name[:split].")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe: the task, how columns are read ([evaluate]), metrics, student.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
+    sets: Sets = [],  # noqa: B006
+    replace: Annotated[bool, typer.Option("--replace", help="Make another evaluation's results in the same folder anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure rows that any tool made against real ones: scores, report and card; nothing is generated."""
+    from seedbed.evaluate import evaluate as carry_out
+
+    with _interruptible("seedbed " + " ".join(sys.argv[1:])):
+        done = carry_out(data, real, recipe, out, sets=sets, replace=replace)
+    print(f"Read {done.data['columns']}.")
+    _print_scores(done.scores)
+    print(f"\n{done.verdict}\n\nReport {done.folder / 'report.html'}\nCard   {done.folder / 'card.md'}")
+    if as_json:
+        print(json.dumps({"folder": str(done.folder), "verdict": done.verdict, **done.scores}))
+
+
+@app.command()
 def show(
     folder: Annotated[Path, typer.Argument(help="A run folder, OUT/<name>.")],
     step: Annotated[

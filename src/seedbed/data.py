@@ -19,11 +19,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from seedbed.errors import DataError, did_you_mean
+from seedbed.layouts import chats
 from seedbed.readers import HUB, Table, read
 from seedbed.task import Task, labels_of
 from seedbed.types import Candidate, Example, Sample, seed_for
 
-__all__ = ["SampleSpec", "Table", "examples", "load_sample", "read", "write_dataset"]
+__all__ = ["SampleSpec", "Table", "examples", "load_sample", "read", "record", "write_dataset"]
 
 ADDED = ("provenance", "synthetic")
 """Columns that `write_dataset` adds, so that no task can use their names."""
@@ -84,16 +85,10 @@ def examples(table: Table, task: Task, *, need_target: bool = True) -> tuple[Exa
     Texts are stripped. Ids come from a column `id`, or are `<stem>-<row>`. Columns that only scoring reads come along where the table
     has them; a row without `references` has its target as the only one. Raises DataError.
     """
-    needed = task.columns if need_target else task.inputs
-    table.require(needed)
-    also = [c for c in (*task.extras, *([task.tests] if task.tests else [])) if c in table.columns and c not in needed]
+    table.require(task.columns if need_target else task.inputs)
     found, seen = [], dict[str, int]()
     for i in range(len(table.rows)):
-        fields = {name: _cell(table, i, name, task) for name in (*needed, *also)}
-        if need_target and task.references and task.references not in fields:
-            fields[task.references] = [fields[str(task.target)]]
-        if need_target and task.has_labels and task.labels:
-            _check_label(table.at(i, str(task.target)), fields[str(task.target)], task.labels)
+        fields = record(table, i, task, need_target=need_target)
         name = _text(table.at(i, "id"), table.rows[i].get("id")) if "id" in table.columns else f"{table.stem}-{i + 1}"
         if name in seen:
             raise DataError(f"{table.at(i, 'id')}: {name!r} stands in {table.unit} {seen[name]} too. Give each row its own id.")
@@ -102,11 +97,25 @@ def examples(table: Table, task: Task, *, need_target: bool = True) -> tuple[Exa
     return tuple(found)
 
 
+def record(table: Table, index: int, task: Task, *, need_target: bool = True) -> dict[str, Any]:
+    """The fields of one row, as `examples` reads it. Raises DataError."""
+    needed = task.columns if need_target else task.inputs
+    also = [c for c in (*task.extras, *([task.tests] if task.tests else [])) if c in table.columns and c not in needed]
+    fields = {name: _cell(table, index, name, task) for name in (*needed, *also)}
+    if need_target and task.references and task.references not in fields:
+        fields[task.references] = [fields[str(task.target)]]
+    if need_target and task.has_labels and task.labels:
+        _check_label(table.at(index, str(task.target)), fields[str(task.target)], task.labels)
+    return fields
+
+
 def _check_label(where: str, label: str, labels: Sequence[str]) -> None:
     if label not in labels:
         allowed = str(list(labels)) if len(labels) <= 20 else f"{list(labels[:20])} and {len(labels) - 20} more"
         hint = did_you_mean(label, labels)
-        raise DataError(f"{where}: unknown label {label!r}. Allowed: {allowed}.{hint} Correct the row, or add the label to the task.")
+        raise DataError(
+            f"{where}: unknown label {label!r}. Allowed: {allowed}.{hint} Correct the row, or add the label to the task.", "unknown label"
+        )
 
 
 def _cell(table: Table, index: int, name: str, task: Task) -> Any:
@@ -117,9 +126,9 @@ def _cell(table: Table, index: int, name: str, task: Task) -> Any:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: must be a list, in CSV as JSON. Got the text {_short(value)}. Correct the row.") from error
+            raise DataError(f"{where}: must be a list, in CSV as JSON. Got the text {_short(value)}. Correct the row.", "no list") from error
     if not isinstance(value, list):
-        raise DataError(f"{where}: must be a list, in CSV as JSON. Got {_short(value)}. Correct the row.")
+        raise DataError(f"{where}: must be a list, in CSV as JSON. Got {_short(value)}. Correct the row.", "no list")
     if name == task.references and not (value and all(isinstance(v, str) and v.strip() for v in value)):
         raise DataError(f"{where}: must be a list of one or more texts. Got {_short(value)}. Correct the row.")
     try:
@@ -134,12 +143,14 @@ def _text(where: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise DataError(f"{where}: no value. Fill it in or delete the row.")
+        raise DataError(f"{where}: no value. Fill it in or delete the row.", "no value")
     if not isinstance(value, str | int | float):
-        raise DataError(f"{where}: must be a text. Got a {type(value).__name__}, {_short(value)}. Write it as text, or name another column.")
+        raise DataError(
+            f"{where}: must be a text. Got a {type(value).__name__}, {_short(value)}. Write it as text, or name another column.", "no text"
+        )
     text = str(value).strip()
     if not text:
-        raise DataError(f"{where}: the text is empty. Fill it in or delete the row.")
+        raise DataError(f"{where}: the text is empty. Fill it in or delete the row.", "empty text")
     return _encodable(where, text)
 
 
@@ -194,7 +205,7 @@ def load_sample(spec: SampleSpec, task: Task, seed: int, base: Path) -> Sample:
 
 
 def _open(base: Path, name: str) -> Table:
-    return read(name if name.startswith(HUB) else base / name)
+    return chats(read(name if name.startswith(HUB) else base / name))
 
 
 def _check_columns(task: Task, tables: Mapping[str, Table], scored: Table) -> None:

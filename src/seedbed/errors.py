@@ -41,7 +41,11 @@ class RecipeError(SeedbedError):
 
 
 class DataError(SeedbedError):
-    """A file of the user's cannot be read as examples of the task."""
+    """A file of the user's cannot be read as examples of the task. reason: in a word or two, to count rows by."""
+
+    def __init__(self, message: str, reason: str = "unreadable") -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class ComponentError(SeedbedError):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from seedbed.errors import DataError, RecipeError, did_you_mean
-from seedbed.readers import read
+from seedbed.layouts import CHATS, chats
+from seedbed.readers import Table, read
 from seedbed.task import Kind, Task
 
 TARGETS = ("label", "target", "queue", "class", "category", "intent", "answer", "output", "response", "summary", "code", "text")
@@ -84,18 +85,34 @@ kind = "agreement"           # keep the candidates whose label that classifier r
 
 def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None = None, target: str | None = None) -> str:
     """The text of a recipe. Raises DataError for an unreadable file, RecipeError when the options do not fit its columns."""
-    table = read(file)
-    rows = table.rows
+    table = chats(read(file))
+    task = guess(table, kind, inputs, target)
+    words = sorted(len(str(r.get(c, "")).split()) for r in table.rows for c in task.columns)
+    # A word of English is about 1.6 tokens of the shipped model; the 95th percentile of a column, times the columns, and room for names.
+    tokens = int(1.6 * words[int(0.95 * (len(words) - 1))] * len(task.columns)) + 16
+    max_tokens = min(400, max(48, tokens // 16 * 16 + 16))
+    lines = [f"kind = {json.dumps(task.kind)}", f"inputs = {json.dumps(task.inputs)}"] + ([f"target = {json.dumps(task.target)}"] * bool(task.target))
+    name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-") or "run"
+    return RECIPE.format(
+        file=f"{file.stem}.toml", name=json.dumps(name), path=json.dumps(str(file)), task="\n".join(lines),
+        annotator=ANNOTATOR * task.has_labels, agreement=AGREEMENT * task.has_labels,
+        max_tokens=max_tokens, cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
+    )  # fmt: skip
+
+
+def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = None, target: str | None = None) -> Task:
+    """The task of a labelled table; what is given is not guessed. Raises as `recipe_for`."""
+    file, rows = table.source, table.rows
     columns = list(rows[0])
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
         raise DataError(f"{file}: the header {columns[0]!r} holds no comma: is the file separated by another sign? Save it with commas.")
-    problems = [f"--{o} {c!r}: {file.name} has no such column. Allowed: {', '.join(columns)}.{did_you_mean(c, columns)}"
+    problems = [f"--{o} {c!r}: {Path(file).name} has no such column. Allowed: {', '.join(columns)}.{did_you_mean(c, columns)}"
                 for o, cs in (("inputs", inputs or []), ("target", [target] if target else [])) for c in cs if c not in columns]  # fmt: skip
     if kind is not None and kind not in get_args(Kind):
         problems.append(f"--task {kind!r} is no kind of task. Allowed: {', '.join(get_args(Kind))}.{did_you_mean(kind, get_args(Kind))}")
     if problems:
         raise RecipeError(problems)
-    free = [c for c in columns if c.lower() not in SKIPPED]
+    free = [c for c in columns if c.lower() not in SKIPPED and c not in CHATS]
     if kind != "plain":
         target = target or _guess_target(rows, free)
     names = list(inputs) if inputs else [c for c in free if c != target]
@@ -105,20 +122,9 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
     if kind == "plain":
         names, target = names[:1], None
     try:
-        task = Task(kind=kind, inputs=tuple(names), target=target)  # type: ignore[arg-type]
+        return Task(kind=kind, inputs=tuple(names), target=target)  # type: ignore[arg-type]
     except ValueError as error:
         raise RecipeError([f"{file}: {error} Name the columns with --inputs and --target."]) from error
-    words = sorted(len(str(r.get(c, "")).split()) for r in rows for c in task.columns)
-    # A word of English is about 1.6 tokens of the shipped model; the 95th percentile of a column, times the columns, and room for names.
-    tokens = int(1.6 * words[int(0.95 * (len(words) - 1))] * len(task.columns)) + 16
-    max_tokens = min(400, max(48, tokens // 16 * 16 + 16))
-    lines = [f"kind = {json.dumps(kind)}", f"inputs = {json.dumps(names)}"] + ([f"target = {json.dumps(target)}"] if target else [])
-    name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-") or "run"
-    return RECIPE.format(
-        file=f"{file.stem}.toml", name=json.dumps(name), path=json.dumps(str(file)), task="\n".join(lines),
-        annotator=ANNOTATOR * task.has_labels, agreement=AGREEMENT * task.has_labels,
-        max_tokens=max_tokens, cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
-    )  # fmt: skip
 
 
 def _guess_target(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""A user's file as a table: CSV, TSV, JSON lines (each also gzipped), Parquet, a folder, or a hub dataset.
+"""A user's file as a table: CSV, TSV, JSON lines, JSON (each also gzipped), Parquet, Arrow, a folder, or a hub dataset.
 
 Every failure is a DataError that says which file and line, what was found and what to do. Nothing here knows of tasks.
 """
@@ -12,15 +12,25 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from seedbed.errors import DataError, did_you_mean
+from seedbed.jsonfile import rows_of
 
 LINE_LIMIT = 10_000_000
 """Bytes of one line, and characters of one CSV cell; a longer one is refused before it is whole in memory."""
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
+JSON_LIMIT = 1_000_000_000
+"""Bytes of a JSON file, which has to be whole in memory."""
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz", ".parquet", ".arrow")
+IN_FOLDERS = ((".parquet",), (".arrow",), (".jsonl", ".jsonl.gz"), (".json", ".json.gz"), (".csv", ".csv.gz"), (".tsv", ".tsv.gz"))
+"""Kinds of file that a folder's rows are read from: the first kind that it holds."""
+NOTES = ("metadata.json", "dataset_info.json", "dataset_infos.json", "state.json", "config.json")
+"""Files beside the rows of other tools, and no rows."""
+NESTED = ("parquet-files", "data", "default", "train")
+"""Folders in which other tools put the rows, where theirs holds several."""
+SPLITS = re.compile(r"(?:^|[-_.])(train|test|validation|valid|val|dev|eval)(?:$|[-_.])")
 HUB = "hub:"
 Record = Mapping[str, Any]
 
@@ -30,7 +40,7 @@ class Table:
     """Rows as they stand in a file.
 
     source: the file's name, for messages. stem: its short name, for ids. columns: in the order they first appear.
-    places: the line (unit "line") or row (unit "row") each row begins at, from 1.
+    places: the line (unit "line") or row (unit "row") each row begins at, from 1. files: of a folder, the file of each row; else empty.
     """
 
     source: str
@@ -39,10 +49,15 @@ class Table:
     rows: tuple[Record, ...]
     places: tuple[int, ...]
     unit: str
+    files: tuple[str, ...] = ()
+
+    def place(self, index: int) -> str:
+        """Where a row stands, for a message."""
+        return f"{self.files[index] if self.files else self.source}, {self.unit} {self.places[index]}"
 
     def at(self, index: int, column: str) -> str:
         """Where a value stands, for a message."""
-        return f"{self.source}, {self.unit} {self.places[index]}, column {column!r}"
+        return f"{self.place(index)}, column {column!r}"
 
     def require(self, names: Iterable[str]) -> None:
         """Raises DataError when the table lacks one of the columns; names all that are missing."""
@@ -57,7 +72,8 @@ class Table:
 
 
 def read(path: Path | str) -> Table:
-    """The rows of a file, of a folder (written by `datasets.save_to_disk`, or holding Parquet files), or of `hub:owner/name[:split]`.
+    """The rows of a file, of a folder (written by `datasets.save_to_disk`, or holding files of one of the kinds above, also in one folder of
+    it), or of `hub:owner/name[:split]`.
 
     Only the last uses the network. Raises DataError for whatever cannot be read.
     """
@@ -69,16 +85,28 @@ def read(path: Path | str) -> Table:
     if not path.exists():
         hint = did_you_mean(path.name, os.listdir(path.parent)) if path.parent.is_dir() else f" There is no folder {path.parent} either."
         raise DataError(f"{path}: no such file.{hint} Correct the path (in a recipe, a relative one starts at the recipe's folder).")
-    suffix = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), "")
+    suffix = _suffix(path.name)
     if not suffix:
-        hint = " Write one JSON object a line and call it .jsonl." if path.suffix == ".json" else ""
-        raise DataError(f"{path}: files of this kind are not read. Allowed: {', '.join(SUFFIXES)}, a folder, hub:owner/name.{hint}")
-    stem = path.name[: -len(suffix)]
-    if suffix == ".parquet":
-        return _table(path, stem, *_read_parquet(path), "row")
+        raise DataError(f"{path}: files of this kind are not read. Allowed: {', '.join(SUFFIXES)}, a folder, hub:owner/name.")
+    rows, places, unit = _read_file(path, suffix)
+    return _table(path, path.name[: -len(suffix)], rows, places, unit)
+
+
+def _suffix(name: str) -> str:
+    """The longest of the suffixes that the name ends with, or ""."""
+    return next((s for s in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(s)), "")
+
+
+def _read_file(path: Path, suffix: str) -> tuple[list[Record], list[int], str]:
+    """(rows, places, unit)."""
+    if suffix in (".parquet", ".arrow"):
+        rows = _read_parquet(path) if suffix == ".parquet" else _read_arrow(path)
+        return rows, list(range(1, len(rows) + 1)), "row"
     if suffix.startswith(".jsonl"):
-        return _table(path, stem, *_read_json_lines(path), "line")
-    return _table(path, stem, *_read_csv(path, "\t" if suffix.startswith(".tsv") else ","), "line")
+        return *_read_json_lines(path), "line"
+    if suffix.startswith(".json"):
+        return *_read_json(path), "line"
+    return *_read_csv(path, "\t" if suffix.startswith(".tsv") else ","), "line"
 
 
 def _table(source: object, stem: str, rows: Sequence[Record], places: Sequence[int], unit: str) -> Table:
@@ -88,15 +116,15 @@ def _table(source: object, stem: str, rows: Sequence[Record], places: Sequence[i
     return Table(str(source), stem, columns, tuple(rows), tuple(places), unit)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, text with its line end), decoded line by line so that errors can name the line."""
+def _lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[tuple[int, str]]:
+    """(number from 1, text with its line end), decoded line by line so that errors can name the line. limit: bytes of one line."""
     number = offset = 0
     try:
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            while raw := file.readline(LINE_LIMIT + 1):
+            while raw := file.readline(limit + 1):
                 number += 1
-                if len(raw) > LINE_LIMIT:
-                    raise DataError(f"{path}, line {number}: over {LINE_LIMIT:,} bytes, the most one line may have. Shorten or delete it.")
+                if len(raw) > limit:
+                    raise DataError(f"{path}, line {number}: over {limit:,} bytes, the most one line may have. Shorten or delete it.")
                 yield number, _decode(path, number, offset, raw)
                 offset += len(raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -187,7 +215,24 @@ def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             yield start, cells
 
 
-def _read_parquet(path: Path) -> tuple[list[Record], list[int]]:
+def _read_json(path: Path) -> tuple[list[Record], list[int]]:
+    """Rows of one JSON value (see `jsonfile`); a file of one object a line is taken for JSON lines, as many tools name those .json."""
+    text = "".join(text for _, text in _lines(path, JSON_LIMIT))
+    try:
+        found = rows_of(text)
+    except json.JSONDecodeError as error:
+        if text.lstrip().startswith("{") and "\n" in text.strip():
+            return _read_json_lines(path)
+        raise DataError(f"{path}, line {error.lineno}: broken JSON, {error.msg} at character {error.colno}. Correct the file.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: JSON that cannot be read ({error}). Give a list of objects, or one JSON object a line.") from error
+    for row, number in found:
+        if not isinstance(row, dict):
+            raise DataError(f'{path}, line {number}: must be one JSON object such as {{"text": "..."}}. Got a {type(row).__name__}.')
+    return [row for row, _ in found], [number for _, number in found]
+
+
+def _read_parquet(path: Path) -> list[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -196,25 +241,75 @@ def _read_parquet(path: Path) -> tuple[list[Record], list[int]]:
             content = file.read()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: a damaged Parquet file, or none ({_first_line(error)}). Copy or make it again.") from error
+    return _arrow_rows(path, content)
+
+
+def _read_arrow(path: Path) -> list[Record]:
+    """An Arrow file, or the stream that the library datasets writes."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as file:
+            try:
+                content = pa.ipc.open_stream(file).read_all()
+            except pa.ArrowInvalid:
+                content = pa.ipc.open_file(file).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: a damaged Arrow file, or none ({_first_line(error)}). Copy or make it again.") from error
+    return _arrow_rows(path, content)
+
+
+def _arrow_rows(path: Path, content: Any) -> list[Record]:
+    """Rows of an Arrow table; numbered classes become their names, which the library datasets keeps in the schema."""
     _header(path, 1, content.column_names)
-    rows: list[Record] = content.to_pylist()
-    return rows, list(range(1, len(rows) + 1))
+    rows: list[dict[str, Any]] = content.to_pylist()
+    try:
+        features = json.loads(content.schema.metadata[b"huggingface"])["info"]["features"]
+        named = {name: f["names"] for name, f in features.items() if f.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        named = {}
+    for name, names in named.items():
+        for row in rows:
+            value = row.get(name)
+            row[name] = names[value] if isinstance(value, int) and 0 <= value < len(names) else None
+    return list(rows)
 
 
 def _read_folder(path: Path) -> Table:
     if (path / "dataset_dict.json").is_file():
         names = sorted(p.name for p in path.iterdir() if (p / "state.json").is_file())
+        if len(names) == 1:
+            return _read_folder(path / names[0])
         raise DataError(f"{path}: holds the splits {names}. Name one of them, for example {path / (names or ['train'])[0]}.")
-    if (path / "state.json").is_file():
-        return _from_datasets(str(path), path.name, lambda library: library.load_from_disk(str(path)))
-    parts = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    parts = _parts(path)
     if not parts:
-        raise DataError(f"{path}: a folder without Parquet files that was not written by datasets.save_to_disk. Name a file in it.")
-    splits = sorted({re.sub(r"-\d+-of-\d+$", "", part.stem) for part in parts})
-    if len(splits) > 1:  # reading them all would mix a test split into the training rows
-        raise DataError(f"{path}: its Parquet files are of several splits, {splits}. Name one file, or give each split its own folder.")
-    rows = [row for part in parts for row in _read_parquet(part)[0]]
-    return _table(path, path.resolve().name, rows, range(1, len(rows) + 1), "row")
+        inside = [
+            p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".") and (_parts(p) or (p / "dataset_dict.json").is_file())
+        ]
+        usual = [p for name in NESTED for p in inside if p.name == name][:1] or inside
+        if len(usual) == 1:
+            return _read_folder(usual[0])
+        found = f"its folders {[p.name for p in inside]} each hold rows. Name one of them" if inside else "no file of rows is in it. Name a file"
+        raise DataError(f"{path}: {found}. Allowed: {', '.join(SUFFIXES)}, or a folder of them.")
+    named = {part: re.sub(r"[-_.]?\d+(-of-\d+)?$", "", part.name[: -len(_suffix(part.name))]) for part in parts}
+    if len(set(named.values())) > 1 and any(SPLITS.search(name) for name in named.values()):  # all together would mix test into training rows
+        raise DataError(f"{path}: its files are of several splits, {sorted(set(named.values()))}. Name one file, or give each split its own folder.")
+    rows: list[Record] = []
+    places: list[int] = []
+    files: list[str] = []
+    for part in parts:
+        read_now, where, unit = _read_file(part, _suffix(part.name))
+        rows.extend(read_now)
+        places.extend(where)
+        files.extend([str(part)] * len(read_now))
+    return replace(_table(path, path.resolve().name, rows, places, unit), files=tuple(files))
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files of a folder that hold its rows, by name."""
+    files = [p for p in sorted(path.iterdir()) if p.is_file() and p.name not in NOTES and not p.name.startswith((".", "cache-"))]
+    by_kind = ([p for p in files if _suffix(p.name) in kind] for kind in IN_FOLDERS)
+    return next((found for found in by_kind if found), [])
 
 
 def _read_hub(source: str) -> Table:

@@ -21,7 +21,7 @@ from seedbed.catalog import find, identity
 from seedbed.data import SampleSpec
 from seedbed.errors import ComponentError, RecipeError, did_you_mean
 from seedbed.parts import Component, component_lines, given_only, toml_lines
-from seedbed.specs import Annotate, GainSpec, Generate, ModelSpec, Where
+from seedbed.specs import Annotate, Evaluate, GainSpec, Generate, ModelSpec, Where
 from seedbed.store import file_hash
 from seedbed.task import Task
 
@@ -44,6 +44,7 @@ class Recipe:
     metrics: tuple[Component, ...]
     student: Component
     gain: GainSpec
+    evaluate: Evaluate | None = None
     arms: tuple[tuple[str, Recipe], ...] = dataclasses.field(default=(), compare=False)
     where: Where = dataclasses.field(default=Where(), compare=False)
     base: Path = dataclasses.field(default=Path(), compare=False)
@@ -81,6 +82,8 @@ class Recipe:
             for component in components:
                 lines += ["", f"[[{section}]]", *component_lines(component)]
         lines += ["", "[student]", *component_lines(self.student), "", "[gain]", *toml_lines(self.gain.model_dump(mode="json"))]
+        if self.evaluate:
+            lines += ["", "[evaluate]", *toml_lines(self.evaluate.model_dump(exclude_none=True))]
         return "\n".join(lines) + "\n"
 
 
@@ -95,7 +98,7 @@ DEFAULTS: dict[str, Any] = {
 """The parts of a run that a recipe does not name."""
 SECTIONS = (
     "name", "seed", "sample", "task", "model", "engine", "generator", "generate", "annotate", "annotator", "filter", "metric", "student", "gain",
-    "arm", "where",
+    "evaluate", "arm", "where",
 )  # fmt: skip
 ARM = ("model", "engine", "generator", "generate", "annotate", "annotator", "filter", "student")
 """Sections that an [[arm]] may override: the sample, the task and how they are measured are the same for all."""
@@ -104,22 +107,24 @@ ARM = ("model", "engine", "generator", "generate", "annotate", "annotator", "fil
 def load(path: Path | str, sets: Sequence[str] = (), generators: Sequence[str] = ()) -> Recipe:
     """Reads a recipe; sets: `section.key=value` overrides; generators: kinds that become arms beside those of the recipe, with their defaults or
     the recipe's own settings. Raises RecipeError with every problem."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError([f"{path}: cannot be read: {error.strerror}. `seedbed init FILE` prints a recipe to start from."]) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError([f"{path}: is not UTF-8 text (byte {error.start}). A recipe is a TOML file."]) from error
-    try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RecipeError([f"{path}: is not TOML: {error}"]) from error
+    raw = read(path)
     own = raw.get("generator", DEFAULTS["generator"])
     for kind in generators:
         settings = own if isinstance(own, dict) and own.get("kind") == kind else {"kind": kind}
         raw.setdefault("arm", []).append({"name": kind, "generator": settings})
-    return build(raw, path.resolve().parent, sets)
+    return build(raw, Path(path).resolve().parent, sets)
+
+
+def read(path: Path | str) -> dict[str, Any]:
+    """A recipe's file as it stands. Raises RecipeError."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError([f"{path}: cannot be read: {error.strerror}. `seedbed init FILE` prints a recipe to start from."]) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError([f"{path}: is not UTF-8 text (byte {error.start}). A recipe is a TOML file."]) from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError([f"{path}: is not TOML: {error}"]) from error
 
 
 def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ()) -> Recipe:
@@ -143,6 +148,7 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
         "generate": _section("generate", Generate, {"generate": {"count": 0}} | values if "annotate" in values else values, problems),
         "annotate": _section("annotate", Annotate, values, problems) if "annotate" in values else None,
         "gain": _section("gain", GainSpec, values, problems),
+        "evaluate": _section("evaluate", Evaluate, values, problems) if "evaluate" in values else None,
         "where": _section("where", Where, values, problems),
         "engine": _component("engine", values.get("engine", DEFAULTS["engine"]), base, problems),
         "generator": _component("generator", values.get("generator", DEFAULTS["generator"]), base, problems),

@@ -56,7 +56,7 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limi
     need_weights(recipe)
     store = Store(Path(out) / recipe.name)
     with store.held():
-        _claim(store, recipe, replace)
+        claim(store, recipe, replace)
         timer = Timer(_earlier_seconds(store))
         try:
             return _steps(store, recipe, timer, replace, limits)
@@ -73,17 +73,17 @@ def _steps(store: Store, recipe: Recipe, timer: Timer, replace: bool, limits: Li
     grown, volume = made
     counts = _counts(grown, sample) | ({"auto": volume} if volume else {})
     if not grown.kept:
-        _results(store, {"measures": [], "gain": None, "counts": counts} | grown.cut, {})
+        results(store, {"measures": [], "gain": None, "counts": counts} | grown.cut, {})
         raise RunFailed(_no_row(store, grown, counts))
-    scored = timer.time("scores", lambda: store.step(grown.names["scores"], lambda out: _score(out, grown, sample, counts)))
-    page = _facts(recipe, sample, grown, scored, _manifest(grown, sample, timer, counts))
+    scored = timer.time("scores", lambda: store.step(grown.names["scores"], lambda out: score(out, grown, sample, counts)))
+    page = facts_of(recipe, sample, grown, scored, manifest_of(grown, sample, timer, counts))
     store.replace("dataset", lambda out: write_dataset(out, sample.task, grown.kept, lambda written: card(page, written)))
-    _results(store, dict(page.scores), dict(page.manifest))
+    results(store, dict(page.scores), dict(page.manifest))
     write_text(store.path("report.html"), render(page))
     return Run(store.root, dict(page.scores), page.verdict)
 
 
-def _facts(recipe: Recipe, sample: Sample, grown: Grown, scored: Path, manifest: dict[str, Any]) -> Facts:
+def facts_of(recipe: Recipe, sample: Sample, grown: Grown, scored: Path, manifest: dict[str, Any]) -> Facts:
     scores, closeup = (json.loads((scored / name).read_text()) for name in ("scores.json", "closeup.json"))
     scores |= grown.cut
     task, target = sample.task, str(sample.task.target)
@@ -108,7 +108,7 @@ def model_license(name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _claim(store: Store, recipe: Recipe, replace: bool) -> None:
+def claim(store: Store, recipe: Recipe, replace: bool) -> None:
     path, text = store.path("recipe.toml"), recipe.to_toml()
     if path.exists() and path.read_text(encoding="utf-8") != text and not replace:
         raise StoreError(
@@ -145,7 +145,7 @@ def _no_row(store: Store, grown: Grown, counts: Mapping[str, Any]) -> str:
     )
 
 
-def _score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any]) -> None:
+def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any]) -> None:
     """scores.json, closeup.json and verdict.txt; each (arm, volume, seed) of the gain is a unit in the journal."""
     recipe, seed = grown.recipe, seed_for(grown.recipe.seed, "scores")
     # Of an annotated row with a label every word is the user's own: there is nothing to measure.
@@ -195,7 +195,7 @@ def _counts(grown: Grown, sample: Sample) -> dict[str, Any]:
     return found | ({"quota_not_met": quotas[-1]} if quotas else {})
 
 
-def _manifest(grown: Grown, sample: Sample, timer: Timer, counts: dict[str, Any]) -> dict[str, Any]:
+def manifest_of(grown: Grown, sample: Sample, timer: Timer, counts: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": grown.recipe.name,
         "seed": grown.recipe.seed,
@@ -210,7 +210,7 @@ def _manifest(grown: Grown, sample: Sample, timer: Timer, counts: dict[str, Any]
     }
 
 
-def _results(store: Store, scores: dict[str, Any], manifest: dict[str, Any]) -> None:
+def results(store: Store, scores: dict[str, Any], manifest: dict[str, Any]) -> None:
     write_json(store.path("scores.json"), scores)
     write_json(store.path("manifest.json"), manifest)
 

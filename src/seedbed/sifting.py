@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,11 @@ def sift(out: Path, kept: list[Candidate], recipe: Recipe, sample: Sample) -> No
     unread = [c for c in kept if c.fields is None]  # no filter of the recipe looked at the form
     dropped += [_drop(c, "parse", c.problem, sample) for c in unread]
     kept = [c for c in kept if c.fields is not None]
+    write_sifted(out, kept, dropped)
+
+
+def write_sifted(out: Path, kept: Sequence[Candidate], dropped: Sequence[Mapping[str, Any]]) -> None:
+    """The files of the step."""
     write_lines(out / "kept.jsonl", [asdict(c) for c in kept])
     write_lines(out / "dropped.jsonl", dropped)
     write_hashes(out, SIFTED)

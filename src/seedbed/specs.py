@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -78,3 +79,13 @@ class GainSpec(BaseModel):
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
     soft_labels: bool = True
     volumes: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = (0.5, 1, 2, 5, 10, 20)
+
+
+class Evaluate(BaseModel):
+    """How `seedbed evaluate` reads somebody's rows. columns: of the task -> of their table; `metadata.label` is the field label of a struct. labels:
+    as they write them -> as the sample does. path: the rows, which the command fills in."""
+
+    model_config = FROZEN
+    path: str | None = None
+    columns: Mapping[str, str] = {}
+    labels: Mapping[str, str] = {}

@@ -26,6 +26,34 @@ SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1
 
 def card(facts: Facts, written: Written) -> str:
     """Front matter (YAML) and Markdown. Every text is escaped for the place where it stands."""
+    return _rendered(
+        "card.md.jinja",
+        facts,
+        front=_front(facts, written),
+        license=_license(facts),
+        columns=tables.columns(facts.task),
+        method=tables.method(facts.recipe_toml, facts.sizes),
+        overlap=any(f["kind"] == "overlap" for f in tomllib.loads(facts.recipe_toml).get("filter", [])),
+        engine=tables.pairs(("engine", ""), facts.manifest["engine"]),
+        steps=tables.pairs(("step", "named after all that it depends on"), facts.manifest["steps"]),
+    )
+
+
+def evaluated(facts: Facts) -> str:
+    """A card for rows that were not made here, to lie beside them: what was read and measured, not how they came about."""
+    from huggingface_hub import DatasetCardData
+    from markupsafe import Markup
+
+    name = Path(str(facts.data["from"])).name
+    category, size = CATEGORIES.get(facts.task.kind, "text-generation"), _size(len(facts.kept))
+    front = DatasetCardData(pretty_name=name, license="other", tags=["synthetic"], task_categories=[category], size_categories=[size])
+    sizes = ", ".join(f"{part} {tables.number(n)}" for part, n in facts.sizes.items() if n)
+    origin = tables.pairs(("rows", ""), facts.data)
+    return _rendered("evaluated.md.jinja", facts, front=Markup(front.to_yaml()), name=name, sizes=sizes, origin=origin)
+
+
+def _rendered(template: str, facts: Facts, **parts: Any) -> str:
+    """A template with the parts that all cards have, and its own."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     home = FileSystemLoader(Path(__file__).resolve().parent)
@@ -34,25 +62,23 @@ def card(facts: Facts, written: Written) -> str:
         loader=home, finalize=_markdown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["grid"] = _grid
-    gain, manifest = facts.scores["gain"], facts.manifest
-    return environment.get_template("card.md.jinja").render(
+    gain = facts.scores["gain"]
+    return environment.get_template(template).render(
         facts=facts,
-        front=_front(facts, written),
-        license=_license(facts),
         verdict=tables.sentence(facts.verdict),
-        columns=tables.columns(facts.task),
-        method=tables.method(facts.recipe_toml, facts.sizes),
-        overlap=any(f["kind"] == "overlap" for f in tomllib.loads(facts.recipe_toml).get("filter", [])),
         counts=tables.counts(facts.scores["counts"]),
         measures=tables.measures(facts.scores),
         arms=tables.arms(gain),
         difference=tables.difference(gain),
         smallest=tables.smallest(gain),
         note=gain["note"],
-        engine=tables.pairs(("engine", ""), manifest["engine"]),
-        steps=tables.pairs(("step", "named after all that it depends on"), manifest["steps"]),
-        versions=tables.pairs(("package", "version"), manifest["versions"]),
+        versions=tables.pairs(("package", "version"), facts.manifest["versions"]),
+        **parts,
     )
+
+
+def _size(rows: int) -> str:
+    return next((name for limit, name in SIZES.items() if rows < limit), "100M<n<1B")
 
 
 def _front(facts: Facts, written: Written) -> Markup:
@@ -71,7 +97,7 @@ def _front(facts: Facts, written: Written) -> Markup:
         license=_license(facts),
         tags=["synthetic", "seedbed"],
         task_categories=[CATEGORIES.get(facts.task.kind, "text-generation")],
-        size_categories=[next((name for limit, name in SIZES.items() if written.rows < limit), "100M<n<1B")],
+        size_categories=[_size(written.rows)],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": written.file}]}],
         dataset_info=info,
     )

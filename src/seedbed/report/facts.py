@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seedbed.task import Task
@@ -18,6 +18,7 @@ class Facts:
     "parameters", "log": [{"step", "epoch", "train", "dev"}]}}}) or, with "lora" or "full" as its form, of a tuned model, or None. dropped:
     {"id", "text", "filter", "reason", "label"} each.
     labels: label -> rows of fit + dev, empty for tasks without. closeup: closeup.json. licenses: of "sample" and "model", None where unknown.
+    data: of rows that were not made here ({"from", "rows", "refused", "columns"}); empty for a run.
     """
 
     name: str
@@ -33,3 +34,4 @@ class Facts:
     labels: Mapping[str, int]
     closeup: Mapping[str, Any]
     licenses: Mapping[str, str | None]
+    data: Mapping[str, Any] = field(default_factory=dict)

@@ -61,7 +61,7 @@ def page(facts: Facts) -> str:
         dropped=[{**row, "text": _cut(row["text"])} for row in _some(facts.dropped, facts.manifest["seed"])],
         method=tables.method(facts.recipe_toml, facts.sizes),
         versions=tables.pairs(("package", "version"), manifest["versions"]),
-        engine=tables.pairs(("engine", ""), manifest["engine"]),
+        engine=tables.pairs(("rows", ""), facts.data) if facts.data else tables.pairs(("engine", ""), manifest["engine"]),
         steps=tables.pairs(("step", "folder"), manifest["steps"]),
         seconds=tables.pairs(("step", "seconds"), manifest["seconds"]),
     )
@@ -71,8 +71,10 @@ def _sections(facts: Facts, labels: bool) -> list[tuple[str, str]]:
     """(id, name) of the parts that this page has."""
     found = [("gain", "Gain"), ("measures", "Measures"), ("map", "Map")]
     found += [("labels", "Labels")] if labels else []
-    found += [("filters", "Filters")] + ([("training", "Teacher" if tables.tuned(facts.training) else "Soft prompt")] if facts.training else [])
-    return [*found, ("rows", "Rows to read"), ("method", "How it was made")]
+    found += [("filters", "Refused" if facts.data else "Filters")] + (
+        [("training", "Teacher" if tables.tuned(facts.training) else "Soft prompt")] if facts.training else []
+    )
+    return [*found, ("rows", "Rows to read"), ("method", "How it was measured" if facts.data else "How it was made")]
 
 
 def _keys(facts: Facts) -> list[dict[str, str]]:

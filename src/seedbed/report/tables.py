@@ -133,6 +133,8 @@ def pairs(head: tuple[str, str], facts: Mapping[str, Any]) -> Table:
 def method(recipe_toml: str, sizes: Mapping[str, int]) -> Table:
     """How the rows were made: the recipe without its file names."""
     recipe = tomllib.loads(recipe_toml)
+    if "generator" not in recipe:
+        return _judging(recipe, sizes)
     sampling = ", ".join(f"{key} = {value}" for key, value in recipe["generate"].items() if key != "count")
     rows = [
         ("real sample", ", ".join(f"{part} {number(n)}" for part, n in sizes.items() if n)),
@@ -142,6 +144,17 @@ def method(recipe_toml: str, sizes: Mapping[str, int]) -> Table:
         ("sampling", sampling),
         ("annotators", "; ".join(_part(a) for a in recipe.get("annotator", [])) or "none"),
         ("filters", "; ".join(_part(f) for f in recipe.get("filter", [])) or "none"),
+        ("student of the gain", _part(recipe["student"])),
+        ("seed", str(recipe["seed"])),
+    ]
+    return Table(("step", "settings"), rows)
+
+
+def _judging(recipe: Mapping[str, Any], sizes: Mapping[str, int]) -> Table:
+    """How rows were measured that were not made here."""
+    rows = [
+        ("real sample", ", ".join(f"{part} {number(n)}" for part, n in sizes.items() if n)),
+        ("metrics", "; ".join(_part(m) for m in recipe.get("metric", [])) or "none"),
         ("student of the gain", _part(recipe["student"])),
         ("seed", str(recipe["seed"])),
     ]
