@@ -19,10 +19,13 @@ from seedbed.cli import app
 from seedbed.data import SampleSpec
 from seedbed.parts import Component
 from seedbed.recipe import DEFAULTS, SECTIONS
-from seedbed.specs import Annotate, GainSpec, Generate, ModelSpec, Where
+from seedbed.specs import Annotate, Evaluate, GainSpec, Generate, ModelSpec, Where
 from seedbed.task import Task
 
-PLAIN = {"sample": SampleSpec, "task": Task, "model": ModelSpec, "generate": Generate, "annotate": Annotate, "gain": GainSpec, "where": Where}
+PLAIN = {
+    "sample": SampleSpec, "task": Task, "model": ModelSpec, "generate": Generate, "annotate": Annotate, "gain": GainSpec, "evaluate": Evaluate,
+    "where": Where,
+}  # fmt: skip
 HEAD = """# Reference: settings and commands
 
 Written by `python docs/reference.py` from the code, so that it is as true as the code: do not edit it. `seedbed explain KIND` prints the same
