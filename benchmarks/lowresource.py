@@ -78,7 +78,7 @@ def recipe_of(task: str, files: dict[str, str], fraction: float) -> Any:
     if labels:
         classifier = {"annotator": [{"kind": "classifier"}], "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}]}
         checked = [{"kind": "form"}, {"kind": "agreement", "annotator": "classifier"}, {"kind": "dedup"}, {"kind": "overlap"}]
-        ways.insert(1, ("classifier annotate", {**ask, "generate": {"count": 0}, **classifier}))
+        ways.insert(0, ("classifier annotate", {**ask, "generate": {"count": 0}, **classifier}))
         ways.append(("LM generate checked", classifier | {"filter": checked}))
     arms = [{"name": name, **way} for name, way in ways]
     return build(

@@ -299,10 +299,12 @@ def test_a_limit_on_tokens_cuts_the_answers_and_the_next_call_goes_on(tmp_path: 
         assert (whole.folder / name).read_bytes() == (fresh.folder / name).read_bytes()
 
 
-def test_preview_and_estimate_of_annotating_alone(tmp_path: Path) -> None:
+def test_preview_and_estimate_of_annotating_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from seedbed.estimate import estimate
     from seedbed.preview import preview
 
+    monkeypatch.setattr("seedbed.estimate.SMALL", 20)
+    monkeypatch.setattr("seedbed.estimate.LARGE", 40)
     made = recipes.build(LABELS, ROOT)
     shown = preview(made, 4, tmp_path).candidates
     assert len(shown) == 4 and all((c.fields or {})["queue"] for c, _ in shown)
