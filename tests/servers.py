@@ -41,20 +41,66 @@ def cut_short(handler: Handler) -> None:
     handler.close_connection = True
 
 
+def half_closed(handler: Handler) -> None:
+    """Nothing is sent and the server's side is shut, while it still listens."""
+    handler.connection.shutdown(socket.SHUT_WR)
+    handler.rfile.read(1)
+    handler.close_connection = True
+
+
+def silent(handler: Handler) -> None:
+    """No answer before the client gives up, or the server ends."""
+    handler.connection.settimeout(0.05)
+    while not handler.server.ended.is_set():
+        try:
+            if not handler.connection.recv(1):
+                break  # the client has gone
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+    handler.close_connection = True
+
+
+def _choices(*texts: str, tokens: int = 7) -> Fault:
+    """An answer with these texts, in both modes' form."""
+    made = [{"index": i, "finish_reason": "stop", "text": t, "message": {"role": "assistant", "content": t}} for i, t in enumerate(texts)]
+    usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
+    return text(json.dumps({"id": "1", "object": "x", "created": 0, "model": "x", "choices": made, "usage": usage}))
+
+
+KINDS: dict[str, Fault] = {
+    "429, Retry-After": status(429, headers={"Retry-After": "0.01"}),
+    "500": status(500),
+    "503": status(503),
+    "slow: no answer in time": silent,
+    "half-closed": half_closed,
+    "truncated JSON": text('{"id": "1", "choices": [{"index": 0, "mess'),
+    "wrong count: two texts": _choices("one", "two"),
+    "empty text": _choices("", tokens=0),
+}
+"""What real servers do instead of answering."""
+
+
 class Server(ThreadingHTTPServer):
-    """with Server() as server: server.url. faults: what the next requests get instead of an answer, the first one first; always: what each gets.
+    """with Server() as server: server.url. faults: what the next requests get instead of an answer, the first one first; always: what each gets;
+    pick: says it of each request where neither does.
 
     requests: what was asked, in order; answered: how many got an answer.
     """
+
+    daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, write: Callable[[str, dict[str, Any]], str] | None = None, key: str = "") -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.write, self.key = write, key
         self.faults: list[Fault] = []
         self.always: Fault | None = None
+        self.pick: Callable[[dict[str, Any]], Fault | None] = lambda asked: None
         self.requests: list[dict[str, Any]] = []
         self.answered = 0
-        self.lock = threading.Lock()
+        self.lock, self.ended = threading.Lock(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def __enter__(self) -> Server:
@@ -62,6 +108,7 @@ class Server(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *what: object) -> None:
+        self.ended.set()
         self.shutdown()
         self.server_close()
 
@@ -78,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.requests.append(asked | {"path": self.path, "authorization": self.headers.get("Authorization")})
-            fault = server.faults.pop(0) if server.faults else server.always
+            fault = server.faults.pop(0) if server.faults else server.always or server.pick(asked)
         if fault:
             fault(self)
         elif server.key and self.headers.get("Authorization") != f"Bearer {server.key}":

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("openai")
-from servers import Fault, Server, cut_short, reset, status, text
+from servers import KINDS, Fault, Server, cut_short, reset, silent, status, text
 
 from seedbed import recipe as recipes
 from seedbed.candidates import complete, read_candidates
@@ -25,6 +25,7 @@ from seedbed.engines.toy import Toy
 from seedbed.errors import EngineError, RecipeError
 from seedbed.generators.hard import Hard
 from seedbed.generators.refine import Refine
+from seedbed.paid import paid
 from seedbed.parts import Component
 from seedbed.relay import Relay
 from seedbed.run import run
@@ -126,6 +127,7 @@ FAULTS: dict[str, list[Fault]] = {
     "other JSON": [text('{"hello": 1}')],
     "no choice": [text('{"choices": [], "usage": null}')],
     "wrong type": [text('{"choices": [{"message": {"content": [1]}, "finish_reason": "stop"}]}')],
+    **{kind: [fault] for kind, fault in KINDS.items() if fault is not silent},
 }
 
 
@@ -162,6 +164,30 @@ def test_the_wait_doubles_and_its_jitter_comes_from_the_seed(server: Server, mon
     assert runs[0] == runs[1] != runs[2]
     assert [round(delay / 4.0 / 2**i, 9) for i, delay in enumerate(runs[0])] == [pytest.approx(0.75, abs=0.25)] * 4
     assert len(server.requests) == 15
+
+
+def test_a_server_that_does_not_answer_in_time_is_asked_again(server: Server) -> None:
+    server.faults = [silent]
+    assert not next(opened(server, timeout_s=0.2).complete(prompts(1), HOW))[1].problem
+    assert (len(server.requests), server.answered) == (2, 1)
+
+
+def test_an_empty_answer_is_one_where_the_model_ended(server: Server) -> None:
+    """Where it wrote no token, nothing was answered."""
+    empty = '{{"choices": [{{"message": {{"content": ""}}, "finish_reason": "stop"}}], "usage": {{"prompt_tokens": 9, "completion_tokens": {}}}}}'
+    server.always = text(empty.format(1))
+    assert next(opened(server).complete(prompts(1), HOW))[1] == Completion("", 1, True)
+    server.always = text(empty.format(0))
+    assert "the answer is empty" in next(opened(server, retries=1).complete(prompts(1, 5), HOW))[1].problem
+    assert len(server.requests) == 3
+
+
+def test_fewer_requests_are_under_way_when_the_server_is_busy(server: Server) -> None:
+    session = opened(server, concurrency=64)
+    server.faults = [status(429)] * 3
+    list(session.complete(prompts(20), HOW))
+    assert 1 <= session.pace.limit < 8 and session.pace.cuts >= 1
+    assert session.pace.under_way == 0
 
 
 def test_a_request_that_fails_for_good_costs_its_row_alone(server: Server, cache: Path) -> None:
@@ -226,6 +252,16 @@ def test_a_completion_is_kept_before_it_is_used(server: Server, cache: Path) -> 
     assert server.answered == paid >= 1
     list(opened(server).complete(prompts(40), HOW))
     assert server.answered == 40
+
+
+def test_a_cache_of_an_older_version_is_read(server: Server, cache: Path) -> None:
+    list(opened(server).complete(prompts(3), HOW))
+    paid.cache_clear()
+    with sqlite3.connect(cache) as db:
+        db.execute("ALTER TABLE completions DROP COLUMN read")
+    got = dict(opened(server).complete(prompts(4), HOW))
+    assert server.answered == 4
+    assert [got[i].again for i in range(4)] == [True, True, True, False]
 
 
 def test_a_cache_that_cannot_be_used_is_an_error(server: Server, cache: Path) -> None:

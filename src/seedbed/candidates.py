@@ -7,7 +7,7 @@ never rewritten; a longer run adds parts.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import count as count_from
@@ -17,6 +17,7 @@ from typing import Any
 
 from seedbed.errors import StoreError
 from seedbed.limits import Allowance
+from seedbed.paid import most, paid_now
 from seedbed.progress import bar
 from seedbed.store import Journal, read_parts, write_part
 from seedbed.types import Candidate, Completion, Prompt, Row, Sample, Sampling, Session, Teacher
@@ -44,6 +45,11 @@ def tokens_of(folder: Path, count: int | None = None) -> int:
     return sum(r["tokens"] for r in read_parts(folder) if count is None or r["index"] < count) if folder.is_dir() else 0
 
 
+def cost_of(folder: Path, count: int | None = None) -> float:
+    """Money that the first `count` rows in the parts cost, or all, by the engine's prices; 0 where it has none."""
+    return sum(r.get("cost", 0.0) for r in read_parts(folder) if count is None or r["index"] < count) if folder.is_dir() else 0.0
+
+
 def complete(
     folder: Path,
     teacher: Teacher,
@@ -66,12 +72,13 @@ def complete(
     allowance = allowance or Allowance(sampling.max_tokens)
     path = folder / "journal.jsonl"
     with closing(Journal(path)) as journal, bar("generate", count) as update:
-        work = _Work(teacher, (row for row in teacher.rows(sample, count, seed) if row.index >= done), journal.records, allowance)
+        fresh = (row for row in teacher.rows(sample, count, seed) if row.index >= done)
+        work = _Work(teacher, fresh, journal.records, allowance, lambda prompt: most(session, prompt, sampling))
         cut, tokens = _Cutter(folder, teacher, done, part_rows), 0
         while True:
             started = allowance.started
             for index, completion in session.complete(work.prompts(), sampling):
-                allowance.end(completion.tokens)
+                allowance.end(completion.tokens, work.held.pop(index), paid_now(completion))
                 journal.write({"index": index, "completion": asdict(completion)})
                 work.answer(index, completion)
                 cut.full_parts(work.finished)
@@ -91,9 +98,12 @@ def complete(
 class _Work:
     """The rows under way. Rows not begun are not made yet, and those in a part are forgotten: memory does not grow with their number."""
 
-    def __init__(self, teacher: Teacher, fresh: Iterator[Row], records: list[Any], allowance: Allowance) -> None:
-        """fresh: the rows to make, in order. records: completions of an earlier call, taken out of the list."""
-        self.teacher, self.fresh, self.allowance = teacher, fresh, allowance
+    def __init__(
+        self, teacher: Teacher, fresh: Iterator[Row], records: list[Any], allowance: Allowance, most: Callable[[Prompt], float] = lambda _: 0.0
+    ) -> None:
+        """fresh: the rows to make, in order. records: completions of an earlier call, taken out of the list. most: money for a prompt."""
+        self.teacher, self.fresh, self.allowance, self.most = teacher, fresh, allowance, most
+        self.held: dict[int, float] = {}
         self.earlier: dict[int, list[Completion]] = {}
         for record in records:
             self.earlier.setdefault(record["index"], []).append(Completion(**record["completion"]))
@@ -110,7 +120,8 @@ class _Work:
             prompt = None if row.turns and row.turns[-1].problem else self.teacher.prompt(row)
             if prompt is None:
                 self.finished[index] = self.rows.pop(index)
-            elif self.allowance.start():
+            elif self.allowance.start(held := self.most(prompt)):
+                self.held[index] = held
                 yield index, prompt
             else:
                 self.waiting.appendleft(index)
@@ -160,6 +171,8 @@ class _Cutter:
         records: list[dict[str, Any]] = []
         for i in range(self.next, stop):
             row = finished.pop(i)
-            records.append({"index": i, "tokens": sum(turn.tokens for turn in row.turns), "candidates": [asdict(c) for c in self._read(row)]})
+            record = {"index": i, "tokens": sum(turn.tokens for turn in row.turns), "candidates": [asdict(c) for c in self._read(row)]}
+            cost = sum(turn.cost for turn in row.turns)
+            records.append(record | ({"cost": cost} if cost else {}))
         write_part(self.folder / f"part-{self.parts:05d}.parquet", records)
         self.next, self.parts = stop, self.parts + 1

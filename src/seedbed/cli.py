@@ -138,6 +138,7 @@ def run(
     replace: Annotated[bool, typer.Option("--replace", help="Make another recipe's results in the same folder anew.")] = False,
     minutes: Annotated[float | None, typer.Option("--max-minutes", help="Stop fitting and generating in time to end after about M minutes.")] = None,
     tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Generate at most T tokens in this call.")] = None,
+    cost: Annotated[float | None, typer.Option("--max-cost", help="Pay at most C in this call, by price_in and price_out of the engines.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """From sample to dataset, numbers and report; go on after a stop with the same command."""
@@ -146,9 +147,11 @@ def run(
 
     if minutes is not None and not minutes > 0:
         raise typer.BadParameter(f"must be above 0. Got {minutes}.", param_hint="--max-minutes")
+    if cost is not None and not cost > 0:
+        raise typer.BadParameter(f"must be above 0. Got {cost}.", param_hint="--max-cost")
     loaded = _load(recipe, sets)
     with _interruptible("seedbed " + " ".join(sys.argv[1:])):
-        done = carry_out(loaded, out, replace=replace, limits=Limits(minutes, tokens))
+        done = carry_out(loaded, out, replace=replace, limits=Limits(minutes, tokens, cost))
     _print_scores(done.scores)
     print(f"\n{done.verdict}\n\nReport  {done.folder / 'report.html'}\nDataset {done.folder / 'dataset'}")
     if as_json:

@@ -20,13 +20,14 @@ CHARACTERS_A_TOKEN = 4.0
 
 @dataclass
 class Cost:
-    """One step. seconds; tokens: trained on or generated; disk: bytes that stay; note: what was assumed or found."""
+    """One step. seconds; tokens: trained on or generated; disk: bytes that stay; note: what was assumed or found; money: that a server charges."""
 
     seconds: float = 0.0
     tokens: int = 0
     disk: int = 0
     basis: str = "measured"
     note: str = ""
+    money: float = 0.0
 
 
 def computed(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, assumed: list[str]) -> tuple[dict[str, Cost], int, Path | None]:

@@ -12,13 +12,13 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from seedbed.candidates import complete, rows_done
+from seedbed.candidates import complete, cost_of, rows_done
 from seedbed.computed import COMPUTED, Cost, all_epochs, computed, forms_of, texts_of
 from seedbed.data import load_sample
 from seedbed.errors import ModelError
@@ -106,7 +106,7 @@ def estimate(recipe: Recipe, out: Path | str = "runs") -> Estimate:
     order = ("sample", "teacher", "candidates", "annotations", "kept", "scores", "report")
     steps = {step: steps[step] for step in order if step in steps}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Estimate(steps, max(memory, peak), *_money(recipe, sum(c.seconds for c in steps.values())), assumed)
+    return Estimate(steps, max(memory, peak), *_money(recipe, steps.values()), assumed)
 
 
 def _for(recipe: Recipe, count: int) -> Recipe:
@@ -119,14 +119,17 @@ def _rows(folder: Path) -> int:
 
 
 def _part(cost: Cost, share: float) -> Cost:
-    return replace(cost, seconds=share * cost.seconds, tokens=round(share * cost.tokens), disk=round(share * cost.disk))
+    disk, tokens = round(share * cost.disk), round(share * cost.tokens)
+    return replace(cost, seconds=share * cost.seconds, tokens=tokens, disk=disk, money=share * cost.money)
 
 
-def _money(recipe: Recipe, seconds: float) -> tuple[float | None, str]:
-    price = recipe.where.price_per_hour
-    if price is None:
-        return None, "no price is known: the work runs on your own machine. For a rented one give where.price_per_hour."
-    return round(price * seconds / 3600, 4), f"{price:g} an hour, as given in [where]"
+def _money(recipe: Recipe, costs: Collection[Cost]) -> tuple[float | None, str]:
+    price, hours, charged = recipe.where.price_per_hour, sum(c.seconds for c in costs) / 3600, sum(c.money for c in costs)
+    notes = [f"{price:g} an hour, as given in [where]"] if price is not None else []
+    notes += ["tokens of the candidates by the engine's price_in and price_out; annotators' are not priced"] if charged else []
+    if not notes:
+        return None, "no price is known. For a rented machine give where.price_per_hour, for a server its engine's price_in and price_out."
+    return round((price or 0.0) * hours + charged, 4), "; ".join(notes)
 
 
 def _measured(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, assumed: list[str]) -> tuple[dict[str, Cost], int, Path]:
@@ -216,8 +219,9 @@ def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | No
     turn = max(0.0, a - few * token) / max(1, asked)
     mean = each * (length if length is not None else many / max(1, turns))
     disk = _size(work / "long") * how.count // max(1, finished)
-    seconds = opened + how.count * (each * turn + mean * token)
-    return Cost(seconds, round(how.count * mean), disk, note=f"{1 / token if token else 0:,.0f} tokens a second, {mean:.0f} tokens a row")
+    seconds, money = opened + how.count * (each * turn + mean * token), how.count * cost_of(work / "long") / max(1, finished)
+    note = f"{1 / token if token else 0:,.0f} tokens a second, {mean:.0f} tokens a row"
+    return Cost(seconds, round(how.count * mean), disk, note=note, money=money)
 
 
 def _timed(work: Callable[[], Any]) -> float:

@@ -15,7 +15,7 @@ from seedbed.annotations import annotate, annotated, annotation_facts
 from seedbed.answers import answered, drafts, labelled, pool_rows
 from seedbed.candidates import complete, read_candidates, rows_done
 from seedbed.catalog import guarded
-from seedbed.limits import FIT_SHARE, GENERATE_SHARE, Allowance, Deadline, Limits
+from seedbed.limits import FIT_SHARE, GENERATE_SHARE, Allowance, Deadline, Limits, Purse
 from seedbed.parts import Component
 from seedbed.recipe import Recipe
 from seedbed.relay import Relay
@@ -27,9 +27,10 @@ from seedbed.types import Backing, Candidate, ModelRef, Sample, Session, Teacher
 
 @dataclass
 class Timer:
-    """Seconds spent in each step, over all calls of this run."""
+    """Seconds spent in each step, over all calls of this run. purse: what this call may still pay, and what all have paid."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    purse: Purse = field(default_factory=Purse)
 
     def time(self, name: str, work: Callable[[], Any]) -> Any:
         start = time.monotonic()
@@ -79,7 +80,7 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
     def session(model: ModelRef) -> Session:
         return Relay(own("engine", recipe.engine, lambda: recipe.engine.settings.open(model)))
 
-    allowance = Allowance(recipe.generate.max_tokens, limits.tokens, deadline.share(GENERATE_SHARE))
+    allowance = Allowance(recipe.generate.max_tokens, limits.tokens, deadline.share(GENERATE_SHARE), timer.purse)
     made = _Made(list, 0, {})
     if teacher and recipe.generate.count:
         made = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher, session, allowance))
@@ -88,7 +89,7 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
     cut = limits.cut(made.rows + asked.rows, wanted, short)
     done = _done(recipe, made.rows, asked.rows if cut else None)
     names = step_names(done, sample, short)
-    backing = Backing(recipe.model.name, teacher, session)
+    backing = Backing(recipe.model.name, teacher, session, timer.purse)
     said: dict[str, Path] = {}
     for step, part in (("annotations", made), ("labels", asked)):
         if recipe.annotators and part.rows:

@@ -33,16 +33,20 @@ NEVER = Deadline()
 
 @dataclass(frozen=True)
 class Limits:
-    """minutes: of one call of `run`, above 0. tokens: that the engine may generate in one call, 1 or more. None: no limit."""
+    """minutes: of one call of `run`, above 0. tokens: that the engine may generate in one call, 1 or more. cost: money that engines with a price may
+    cost in one call, above 0. None: no limit."""
 
     minutes: float | None = None
     tokens: int | None = None
+    cost: float | None = None
 
     def __post_init__(self) -> None:
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"a limit of minutes must be above 0. Got {self.minutes}.")
         if self.tokens is not None and self.tokens < 1:
             raise ValueError(f"a limit of tokens must be 1 or more. Got {self.tokens}.")
+        if self.cost is not None and not self.cost > 0:
+            raise ValueError(f"a limit of money must be above 0. Got {self.cost}.")
 
     def deadline(self) -> Deadline:
         """Of a call that starts now."""
@@ -50,7 +54,8 @@ class Limits:
 
     def __str__(self) -> str:
         given = [f"--max-minutes {self.minutes:g}"] if self.minutes is not None else []
-        return " and ".join(given + ([f"--max-tokens {self.tokens}"] if self.tokens is not None else []))
+        given += [f"--max-tokens {self.tokens}"] if self.tokens is not None else []
+        return " and ".join(given + ([f"--max-cost {self.cost:g}"] if self.cost is not None else []))
 
     def cut(self, rows: int, of: int, fit: Mapping[str, Any]) -> dict[str, Any]:
         """What scores.json and manifest.json hold more where a limit cut the run: nothing when it did not. fit: form -> {"step", "of"}."""
@@ -69,21 +74,44 @@ def said(cut: Mapping[str, Any]) -> str:
     return f". Stopped at {what['limits']}: {what['rows']} of {what['of']} rows{fits}; the same command without the limit goes on"
 
 
-class Allowance:
-    """Hands out a budget of tokens to rows: a row starts only if all rows under way can end at their longest. tokens None: no limit."""
+class Purse:
+    """Money that one call may still spend. What a completion can cost at most is held until what it did cost is known."""
 
-    def __init__(self, longest: int, tokens: int | None = None, deadline: Deadline = NEVER) -> None:
+    def __init__(self, money: float | None = None, spent: float = 0.0) -> None:
+        """money None: no limit. spent: by earlier calls; goes on counting."""
+        self.money = self.left = math.inf if money is None else money
+        self.spent = spent
+
+    def hold(self, most: float) -> bool:
+        """Whether so much is there; it is then held."""
+        if self.left < most:
+            return False
+        self.left -= most
+        return True
+
+    def settle(self, held: float, cost: float) -> None:
+        self.left += held - cost
+        self.spent += cost
+
+
+class Allowance:
+    """Hands out a budget of tokens and money to rows: a row starts only if all rows under way can end at their longest. tokens None: no limit."""
+
+    def __init__(self, longest: int, tokens: int | None = None, deadline: Deadline = NEVER, purse: Purse | None = None) -> None:
         """longest: tokens of one completion at most."""
         self.longest, self.left, self.deadline = longest, math.inf if tokens is None else tokens, deadline
+        self.purse = purse or Purse()
         self.started = 0
 
-    def start(self) -> bool:
-        """Whether one more completion may start; it then holds back its longest length until `end`."""
-        if self.left < self.longest or self.deadline.over():
+    def start(self, most: float = 0.0) -> bool:
+        """Whether one more completion may start; it then holds back its longest length, and the money that it can cost, until `end`."""
+        if self.left < self.longest or self.deadline.over() or not self.purse.hold(most):
             return False
         self.left -= self.longest
         self.started += 1
         return True
 
-    def end(self, tokens: int) -> None:
+    def end(self, tokens: int, most: float = 0.0, cost: float = 0.0) -> None:
+        """most: as at its start. cost: what was paid for it."""
         self.left += self.longest - tokens
+        self.purse.settle(most, cost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -18,16 +18,28 @@ class Component:
     settings: Any
 
     def facts(self) -> list[Any]:
-        """What counts in fingerprints."""
-        return [self.identity, dataclasses.asdict(self.settings)]
+        """What counts in fingerprints: all but the settings that cannot change a result, those in the class's `apart`."""
+        return [self.identity, self._counted()]
 
     def fit_facts(self) -> list[Any]:
         """What counts for what was fitted: all but the settings that only its use reads, those in the class's `later`."""
-        return [self.identity, {k: v for k, v in dataclasses.asdict(self.settings).items() if k not in getattr(self.settings, "later", ())}]
+        return [self.identity, {k: v for k, v in self._counted().items() if k not in getattr(self.settings, "later", ())}]
 
     def use_facts(self) -> dict[str, Any]:
         """Those other settings."""
-        return {k: v for k, v in dataclasses.asdict(self.settings).items() if k in getattr(self.settings, "later", ())}
+        return {k: v for k, v in self._counted().items() if k in getattr(self.settings, "later", ())}
+
+    def all(self) -> Iterator[Component]:
+        """Itself and the parts in it."""
+        yield self
+        for f in dataclasses.fields(self.settings):
+            if isinstance(part := getattr(self.settings, f.name), Component):
+                yield from part.all()
+
+    def _counted(self) -> dict[str, Any]:
+        whole, apart = dataclasses.asdict(self.settings), getattr(self.settings, "apart", ())
+        own = {f.name: getattr(self.settings, f.name) for f in dataclasses.fields(self.settings) if f.name not in apart}
+        return {name: value.facts() if isinstance(value, Component) else whole[name] for name, value in own.items()}
 
 
 def given_only(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from seedbed.paid import most
 from seedbed.types import Ask, Completion, ModelRef, Prompt, Sampling, Session
 
 BLOCK = 500
@@ -28,6 +29,10 @@ class Relay:
         """The facts of `own`, and of `others` where any was asked."""
         others = [dict(session.describe()) for session in self.others.values()]
         return dict(self.own.describe()) | ({"others": others} if others else {})
+
+    def most(self, prompt: Prompt, sampling: Sampling) -> float:
+        """Money that the completion can cost."""
+        return most(self._session(prompt.ask), prompt, sampling)
 
     def score(self, prompt: Prompt, continuations: Sequence[str], ended: bool = False) -> list[tuple[float, int]]:
         return self._session(prompt.ask).score(prompt, continuations, ended)

@@ -16,10 +16,10 @@ from typing import Any
 
 from seedbed.catalog import guarded
 from seedbed.data import load_sample, write_dataset
-from seedbed.errors import ComponentError, RunFailed, StoreError
+from seedbed.errors import ComponentError, RecipeError, RunFailed, StoreError
 from seedbed.gain import Gain, lessons, measure_gain
 from seedbed.grow import Grown, Timer, grow, model_folder, own, sizes, step_names
-from seedbed.limits import UNLIMITED, Limits, said
+from seedbed.limits import UNLIMITED, Limits, Purse, said
 from seedbed.parts import Component
 from seedbed.recipe import Recipe
 from seedbed.report.card import card
@@ -54,14 +54,17 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limi
     RunFailed when no row is kept, and what the parts raise.
     """
     need_weights(recipe)
+    _need_price(recipe, limits)
     store = Store(Path(out) / recipe.name)
     with store.held():
         claim(store, recipe, replace)
-        timer = Timer(_earlier_seconds(store))
+        timer = Timer(_earlier(store, ".seconds.json"), Purse(limits.cost, sum(_earlier(store, ".cost.json").values())))
         try:
             return _steps(store, recipe, timer, replace, limits)
         finally:
             write_json(store.path(".seconds.json"), timer.seconds)
+            if timer.purse.spent:
+                write_json(store.path(".cost.json"), {"cost": timer.purse.spent})
 
 
 def _steps(store: Store, recipe: Recipe, timer: Timer, replace: bool, limits: Limits) -> Run:
@@ -135,7 +138,7 @@ def _no_row(store: Store, grown: Grown, counts: Mapping[str, Any]) -> str:
     if not counts["candidates"]:
         return (
             f"no row was finished{said(grown.cut)}. Give a higher limit; a row starts only when all of its generate.max_tokens = "
-            f"{grown.recipe.generate.max_tokens} are left."
+            f"{grown.recipe.generate.max_tokens} are left, and the money that it can cost."
         )
     reasons = ", ".join(f"{k} {n}" for k, n in counts["dropped"].items())
     return (
@@ -206,6 +209,7 @@ def manifest_of(grown: Grown, sample: Sample, timer: Timer, counts: dict[str, An
         "seconds": timer.seconds,
         "counts": counts,
         "annotators": grown.annotators,
+        **({"cost": round(timer.purse.spent, 6)} if timer.purse.spent else {}),
         **grown.cut,
     }
 
@@ -215,13 +219,22 @@ def results(store: Store, scores: dict[str, Any], manifest: dict[str, Any]) -> N
     write_json(store.path("manifest.json"), manifest)
 
 
-def _earlier_seconds(store: Store) -> dict[str, float]:
-    path = store.path(".seconds.json")
+def _earlier(store: Store, name: str) -> dict[str, float]:
+    """What earlier calls took."""
     try:
-        found: dict[str, float] = json.loads(path.read_text())
+        found: dict[str, float] = json.loads(store.path(name).read_text())
     except (OSError, ValueError):
-        return {}  # timings alone: a run does not stop for them
+        return {}  # for the manifest alone: a run does not stop for it
     return found
+
+
+def _need_price(recipe: Recipe, limits: Limits) -> None:
+    """Raises RecipeError where money is limited and nothing has a price: the limit would never hold."""
+    parts = [part.settings for top in (recipe.engine, recipe.generator, *recipe.annotators) for part in top.all()]
+    if limits.cost is not None and not any(getattr(p, "price_in", 0) or getattr(p, "price_out", 0) for p in parts):
+        raise RecipeError(
+            ['--max-cost: no engine of the recipe has a price. Give price_in and price_out of kind = "openai"; time on a machine is --max-minutes.']
+        )
 
 
 def _training(fitted: Path | None) -> dict[str, Any] | None:

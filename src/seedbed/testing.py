@@ -136,10 +136,13 @@ def check_metric(component: Metric) -> None:
     assert component.measure(sample, kept, 0) == measures, "the same rows and seed must give the same numbers"
 
 
-def check_engine(component: Engine, model: ModelRef = ModelRef("seedling")) -> None:  # noqa: B008 (frozen)
-    """Every prompt is completed once, within max_tokens, equally twice; scores are log-likelihoods."""
+def check_engine(component: Engine, model: ModelRef = ModelRef("seedling"), session: Session | None = None) -> None:  # noqa: B008 (frozen)
+    """Every prompt is completed once, within max_tokens, equally twice; scores are log-likelihoods.
+
+    session: one that the engine opened before, where opening takes long.
+    """
     _check_settings(component)
-    session = component.open(model)
+    session = session or component.open(model)
     prompts = [(i, Prompt(f"{text}\n---\n", seed=i, stop="\n---")) for i, text in enumerate(WORDS["music"])]
     sampling = Sampling(1.0, 0.9, 12)
     first = dict(session.complete(iter(prompts), sampling))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from seedbed.limits import NEVER, Deadline
+from seedbed.limits import NEVER, Deadline, Purse
 
 if TYPE_CHECKING:
     from seedbed.task import Task
@@ -102,12 +102,17 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """An engine's answer. `finished`: the model ended by itself (False: cut at max_tokens or at the context's end). problem: why there is none."""
+    """An engine's answer. `finished`: the model ended by itself (False: cut at max_tokens or at the context's end). problem: why there is none.
+
+    cost: money, by the engine's prices. again: it was paid in an earlier call, and not in this one. Neither makes it another completion.
+    """
 
     text: str
     tokens: int
     finished: bool
     problem: str = ""
+    cost: float = field(default=0.0, compare=False)
+    again: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Session(Protocol):
-    """An engine with its model loaded."""
+    """An engine with its model loaded. One that costs money has a method `most(prompt, sampling)`: what the completion can cost."""
 
     def complete(self, prompts: Iterable[tuple[int, Prompt]], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """Yields (key, completion) as rows finish, in any order; reads `prompts` as slots become free."""
@@ -296,11 +301,12 @@ class Student(Protocol):
 @dataclass(frozen=True)
 class Backing:
     """Whom an annotator can ask. model: the recipe's. teacher: the run's, or None where no part of the recipe needs one. open: the run's engine
-    with a model loaded, each model once."""
+    with a model loaded, each model once. purse: what asking may still cost; `seedbed.paid.within` asks as far as it goes."""
 
     model: str
     teacher: Teacher | None
     open: Callable[[ModelRef], Session]
+    purse: Purse = field(default_factory=Purse, compare=False)
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from seedbed.paid import within
 from seedbed.parts import Component
 from seedbed.progress import bar
 from seedbed.prompting import STOP, compiled, template_text, written
@@ -53,20 +54,22 @@ class Prompted:
         return "" if task.has_labels else f"the prompted annotator votes for labels, and a {task.kind} task has none"
 
     def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations:
-        """Rows of label -> share of the valid votes, empty where no answer was a label. facts: `votes`, and of these `invalid`."""
+        """Rows of label -> share of the valid votes, empty where no answer was a label. facts: `votes`, and of these `invalid`; `cost`, where any."""
         open_model = self.engine.settings.open if self.engine else backing.open
         session, place = open_model(ModelRef(self.model or backing.model)), {label.lower(): label for label in sample.task.labels}
         valid: list[Counter[str]] = [Counter() for _ in candidates]
         asked = answers = 0
+        cost = 0.0
         with bar("votes", self.votes * len(candidates)) as update:
-            for key, completion in session.complete(self._prompts(candidates, sample), Sampling(self.temperature, 1.0, self.max_tokens)):
+            how = Sampling(self.temperature, 1.0, self.max_tokens)
+            for key, completion in within(backing.purse, session, self._prompts(candidates, sample), how):
                 lines = completion.text.strip().splitlines()
                 label = place.get(lines[0].strip().lower()) if lines else None
                 valid[key // self.votes].update([label] if label else [])
-                asked, answers = asked + 1, answers + bool(label)
+                asked, answers, cost = asked + 1, answers + bool(label), cost + completion.cost
                 update(asked, "")
         rows = [{label: count / votes.total() for label, count in votes.items()} for votes in valid]
-        return Annotations(rows, {"votes": asked, "invalid": asked - answers})
+        return Annotations(rows, {"votes": asked, "invalid": asked - answers} | ({"cost": round(cost, 6)} if cost else {}))
 
     def _prompts(self, candidates: Sequence[Candidate], sample: Sample) -> Iterator[tuple[int, Prompt]]:
         task = sample.task.known(dict.fromkeys(sample.task.inputs))
