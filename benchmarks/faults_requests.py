@@ -51,7 +51,8 @@ def measure(quick: bool) -> Section:
         lost = rows - len({t for t in texts if t})
         facts = {
             "rows": rows, "requests": requests, "a_row": round(requests / rows, 4), "failed_share": round(sum(sent.values()) / requests, 4),
-            "answers": server.answered, "lost": lost, "twice": len(texts) - len(set(texts)), "wrong": sum(t not in server.texts for t in texts),
+            "answers": server.answered, "neither": requests - server.answered - sum(sent.values()), "lost": lost,
+            "twice": len(texts) - len(set(texts)), "wrong": sum(t not in server.texts for t in texts),
             "asked_again_after_all": len(server.requests) - requests, "differ_after_all": sum(a != b for a, b in zip(texts, again, strict=True)),
         }  # fmt: skip
     zero = ("lost", "twice", "wrong", "asked_again_after_all", "differ_after_all")

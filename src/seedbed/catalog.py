@@ -25,6 +25,7 @@ CATALOG: dict[str, dict[str, str]] = {
         "local": "seedbed.engines.local:Local",
         "openai": "seedbed.engines.openai:Openai",
         "toy": "seedbed.engines.toy:Toy",
+        "vllm": "seedbed.engines.vllm:Vllm",
     },
     "annotator": {
         "classifier": "seedbed.annotators.classifier:Classifier",
