@@ -39,7 +39,7 @@ class Component:
     def _counted(self) -> dict[str, Any]:
         whole, apart = dataclasses.asdict(self.settings), getattr(self.settings, "apart", ())
         own = {f.name: getattr(self.settings, f.name) for f in dataclasses.fields(self.settings) if f.name not in apart}
-        return {name: value.facts() if isinstance(value, Component) else whole[name] for name, value in own.items()}
+        return {name: {**whole[name], "settings": v._counted()} if isinstance(v, Component) else whole[name] for name, v in own.items()}
 
 
 def given_only(values: Mapping[str, Any]) -> dict[str, Any]:
