@@ -73,7 +73,7 @@ class Vllm:
 
         if importlib.util.find_spec("vllm") is None:
             raise EngineError(
-                "[engine] kind = 'vllm' needs vLLM, which is not installed: pip install 'seedbed[vllm]', on a machine with a GPU. Or use kind = 'local'."
+                "[engine] kind = 'vllm' needs vLLM, which is not here: pip install 'seedbed[vllm]', on a machine with a GPU. Or use kind = 'local'."
             )
         # On the CPU and in fp32, whatever vLLM does: what it is compared with, and it may have the GPU to itself.
         lm = merged(model.name, model.adapter, torch.float32, "cpu") if model.adapter else fresh(model.name, torch.float32, "cpu")

@@ -57,7 +57,7 @@ class Worker:
         near, far = socket.socketpair()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this object)
         command = [sys.executable, "-m", "seedbed.lm.vllm_worker", str(far.fileno())]
-        environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+        environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
         self.process = subprocess.Popen(
             command, pass_fds=[far.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True
         )
@@ -104,6 +104,8 @@ class Worker:
 
     def _words(self) -> str:
         """How the process ended, and the last thing that it wrote."""
+        if self._log.closed:
+            return "it was ended from here"
         size = os.fstat(self._log.fileno()).st_size
         lines = [line for line in os.pread(self._log.fileno(), 4000, max(0, size - 4000)).decode(errors="replace").splitlines() if line.strip()]
         return f"its process ended (status {self.process.wait()}); its last words: {lines[-1][:300] if lines else 'none'}"
