@@ -1,6 +1,7 @@
 """Kaddour and Liu (arXiv 2310.01119) on this machine: task x fraction x {real only, annotate, generate, annotate+generate, full real}.
 
-python benchmarks/lowresource.py --data FOLDER [--tasks slurp,rte] [--fractions 0.05,0.1] [--seeds 3] [--hours 2] [--out runs-lowresource]
+python benchmarks/lowresource.py --data FOLDER [--tasks slurp,rte] [--fractions 0.05,0.1]
+    [--arms "LM annotate,LM generate"] [--seeds 3] [--hours 2] [--out runs-lowresource]
 
 The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most; so is "full real". Tests longer than 1,500 rows (text
 tasks: 300) are cut to a random part. Teachers: seedling, fine-tuned by LoRA, and, for annotating and checking labels, a MiniLM classifier; students
@@ -17,6 +18,7 @@ import json
 import os
 import random
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,8 @@ def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
     return found
 
 
-def recipe_of(task: str, files: dict[str, str], fraction: float) -> Any:
+def recipe_of(task: str, files: dict[str, str], fraction: float, names: Collection[str]) -> Any:
+    """names: of arms; empty for all."""
     labels = task in LABELS
     ask = {"annotate": {"count": POOL}}
     likelihood = [{"kind": "likelihood"}] if labels else []
@@ -80,7 +83,7 @@ def recipe_of(task: str, files: dict[str, str], fraction: float) -> Any:
         checked = [{"kind": "form"}, {"kind": "agreement", "annotator": "classifier"}, {"kind": "dedup"}, {"kind": "overlap"}]
         ways.insert(0, ("classifier annotate", {**ask, "generate": {"count": 0}, **classifier}))
         ways.append(("LM generate checked", classifier | {"filter": checked}))
-    arms = [{"name": name, **way} for name, way in ways]
+    arms = [{"name": name, **way} for name, way in ways if name in names or not names]
     return build(
         {
             "name": f"{task}-{round(100 * fraction)}",
@@ -126,6 +129,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tasks", default=",".join([*LABELS, *TEXTS]))
     parser.add_argument("--fractions", default="0.05,0.1")
+    parser.add_argument("--arms", default="", help="names of the table's first column; all where not given")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs-lowresource"))
@@ -134,7 +138,7 @@ def main() -> None:
     for fraction in map(float, given.fractions.split(",")):
         for task in given.tasks.split(","):
             left = None if end is None else max(1e-6, (end - time.monotonic()) / 3600)
-            made = recipe_of(task, prepared(given.data, given.out / "data", task), fraction)
+            made = recipe_of(task, prepared(given.data, given.out / "data", task), fraction, tuple(filter(None, given.arms.split(","))))
             print(f"== {task}, {fraction:.0%}", flush=True)
             found = compare(made, (), given.seeds, given.out, left, lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True))
             print(table(found.rows), flush=True)
