@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from seedbed.annotators.classifier import Classifier
 from seedbed.errors import ComponentError, ModelError
 from seedbed.filters.agreement import Agreement
+from seedbed.lm.classify import Softmax
 from seedbed.lm.embed import minilm_folder
 from seedbed.students.encoder import Encoder
 from seedbed.students.linear import Linear
@@ -112,6 +115,21 @@ def _rows(soft: bool = False) -> list[Example]:
 
 
 TASK = replace(tiny_sample().task, labels=())
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_distributions_are_learned_as_if_a_row_stood_once_for_each_label(sparse: bool) -> None:
+    from scipy.sparse import csr_array
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    features: Any = rng.normal(size=(60, 8))
+    weights = rng.dirichlet(np.full(5, 0.3), size=60) * rng.uniform(0.2, 1, size=(60, 1))
+    row, label = np.nonzero(weights)
+    for c in (0.1, 10.0):
+        wanted = LogisticRegression(C=c, max_iter=2000).fit(features[row], label, sample_weight=weights[row, label]).predict_proba(features)
+        found = Softmax.fit(csr_array(features) if sparse else features, weights, c).predict_proba(features)
+        assert np.abs(found - wanted).max() < 1e-6
 
 
 def test_soft_labels_on_one_label_are_hard_labels(tuned: Encoder) -> None:
