@@ -47,6 +47,9 @@ CATALOG: dict[str, dict[str, str]] = {
         "coverage": "seedbed.metrics.coverage:Coverage",
         "memorisation": "seedbed.metrics.memorisation:Memorisation",
         "heldout": "seedbed.metrics.heldout:Heldout",
+        "frechet": "seedbed.metrics.frechet:Frechet",
+        "marginals": "seedbed.metrics.marginals:Marginals",
+        "labels": "seedbed.metrics.labels:Labels",
     },
     "student": {
         "causal": "seedbed.students.causal:Causal",

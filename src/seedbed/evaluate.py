@@ -28,7 +28,7 @@ from seedbed.types import Candidate, Sample
 
 SECTIONS = ("seed", "sample", "task", "metric", "student", "gain", "evaluate")
 """Of a recipe, those that say how rows are measured; the others say how they are made."""
-METRICS = ("mauve", "diversity", "coverage", "memorisation", "heldout")
+METRICS = ("mauve", "frechet", "marginals", "diversity", "coverage", "labels", "memorisation", "heldout")
 """What is measured where the recipe names no metric."""
 SHOWN = 3
 """Refused rows that an error names."""

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from seedbed.metrics.draws import Rows, equal_sides
+from seedbed.metrics.draws import Drawn, Rows, equal_sides
 from seedbed.stats import half_spread, permutation_p, spread_interval, wilson
 from seedbed.types import Example, Measure, Sample, seed_for
 
@@ -94,16 +94,6 @@ class Coverage:
             p = permutation_p(unlike[0, j], unlike[1:, j]) if test else None
             found[name] = Drawn(value[j], beside[j], half_spread(value[j], np.array([h[j] for h in halves])), p)
         return found | {"c2st_auc": _classifier(kept, reference, fit, rng, test)}
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A number of one draw of rows, the same of real rows, the spread of the first about 0, and its p."""
-
-    value: float
-    real: float
-    spread: np.ndarray
-    p: float | None
 
 
 def _measure(name: str, draws: Sequence[Drawn], n: int, few: str) -> Measure:

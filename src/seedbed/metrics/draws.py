@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from seedbed.stats import equal_draw
-from seedbed.types import Example, Sample, seed_for
+import numpy as np
+
+from seedbed.stats import equal_draw, spread_interval
+from seedbed.types import Example, Measure, Sample, seed_for
 
 Rows = list[Example]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A number of one draw of rows, the same of real rows, the spread of the first about 0, and its p."""
+
+    value: float
+    real: float
+    spread: np.ndarray
+    p: float | None
+
+
+def mean_of(
+    name: str, draws: Sequence[Drawn], unit: str, better: Literal["higher", "lower", "closer"], n: int, note: str, most: float = math.inf
+) -> Measure:
+    """The mean of the draws, one or more, of a number in 0 to `most`; their spread is its interval, the first one's p its p."""
+    value, real = (float(np.mean([getattr(d, side) for d in draws])) for side in ("value", "real"))
+    low, high = spread_interval(value, [d.spread for d in draws])
+    return Measure(name, value, unit, better, n, max(0.0, low), min(most, high), real, note, draws[0].p)
 
 
 @dataclass(frozen=True)

@@ -27,17 +27,18 @@ class Heldout:
     """`heldout_nll`: nats a token of real test text (of dev, where there is no test) under a language model fine-tuned on kept text alone; real:
     the same of one tuned on as many fit rows. Train on synthetic, test on real: low where kept text says what real text says.
 
-    Text is what was generated and is no label (`Task.body`). n: the smaller of kept and fit. The interval is a bootstrap over test rows; it
-    does not hold the chance of the training. model: "seedling", a folder or a hub name. epochs, lr, batch: of LoRA; nothing is chosen on dev,
-    which would be real rows' help.
+    Text is what was generated and is no label (`Task.body`). n: the smaller of kept and fit, at most `rows`. The interval is a bootstrap over
+    test rows; it does not hold the chance of the training. model: "seedling", a folder or a hub name. epochs, lr, batch: of LoRA; nothing is
+    chosen on dev, which would be real rows' help. rows: that are learned at most, 2 or more.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     model: str = "seedling"
     epochs: Annotated[int, Field(ge=1)] = 3
     lr: Annotated[float, Field(gt=0)] = 0.002
     batch: Annotated[int, Field(ge=1)] = 16
+    rows: Annotated[int, Field(ge=2)] = 500
 
     def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> list[Measure]:
         from seedbed.lm.load import load, quick_dtype
@@ -45,7 +46,7 @@ class Heldout:
         lm = load(self.model, quick_dtype())
         told = sample.test or sample.dev
         texts = {name: self._texts(lm, sample, rows) for name, rows in (("kept", kept), ("fit", sample.fit), ("told", told))}
-        n = min(len(texts["kept"]), len(texts["fit"]))
+        n = min(len(texts["kept"]), len(texts["fit"]), self.rows)
         real = equal_draw(texts["told"], min(ROWS, len(texts["told"])), seed_for(seed, "heldout", "rows"))
         if n < 2 or not real:
             got = ", ".join(f"{len(found)} {name}" for name, found in texts.items())
