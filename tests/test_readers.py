@@ -124,6 +124,7 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     ("names.json", "{1: [{}]}", r"names\.json, line 1: broken JSON, Expecting a name"),
     ("list.json", "[{},\n 2]", r"list\.json, line 2: must be one JSON object .* Got a int"),
     ("lists.json", '{"a": [{}], "b": [{}]}', r"lists\.json: JSON that cannot be read \(an object must hold one list of objects\. Got 2: a, b\)"),
+    ("twice.json", '{"a": [{}], "a": 1}', r"twice\.json: JSON that cannot be read \(.* Got 0\)"),
     ("lists2.json", "{}", r"lists2\.json: JSON that cannot be read \(.* Got 0\)"),
     ("deep.json", "[" * 200_000, r"deep\.json: JSON that cannot be read"),
 ]

@@ -83,6 +83,7 @@ def _object(text: str, at: int) -> tuple[dict[str, Items], int]:
         if text.startswith("[", at):
             lists[name], at = _list(text, at)
         else:
+            lists.pop(name, None)  # of a name that stands twice the last one counts, as json has it
             _, at = DECODER.raw_decode(text, at)
         at, done = _after(text, at, "}")
     return lists, at
