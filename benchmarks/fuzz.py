@@ -21,10 +21,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve()
 BYTES = {
-    ".csv": 120_000, ".tsv": 40_000, ".jsonl": 140_000, ".json": 120_000, ".jsonl.gz": 40_000, "rows": 250_000, "written": 200_000,
-    "programs": 60_000, "toml": 20_000, "commands": 5_000,
+    ".csv": 120_000, ".tsv": 20_000, ".jsonl": 80_000, ".json": 60_000, ".jsonl.gz": 20_000, "rows": 400_000, "written": 250_000,
+    "programs": 30_000, "toml": 10_000, "commands": 2_000,
 }  # fmt: skip
-DRAWN = {"records": 20_000, "fields": 20_000, "changed": 5_000}
+DRAWN = {"records": 10_000, "fields": 10_000, "changed": 3_000}
 QUICK = 100
 """--quick: so many times fewer."""
 
