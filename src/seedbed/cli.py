@@ -251,6 +251,28 @@ def export(
         print(json.dumps({"format": form, "path": str(path)}))
 
 
+@app.command("pretrain-prompt")
+def pretrain_prompt(
+    model: Annotated[str, typer.Option(help="A causal language model: seedling, a folder or a hub name.")],
+    corpus: Annotated[list[Path], typer.Option(help="General text: .txt, .txt.gz or .txt.xz; blank lines end documents. May be given again.")],
+    minutes: Annotated[float, typer.Option(help="Time to train now; the same command trains on.", min=0)] = 60.0,
+    out: Annotated[Path, typer.Option(help="Folder of the decoder: name it in [generator] decoder.")] = Path("decoder"),
+    as_json: AsJson = False,
+) -> None:
+    """Train an embedding decoder for a language model once, which [generator] prompt = "amortised" then adapts to a few rows."""
+    from seedbed.lm.pretrain import pretrain
+
+    with _interruptible(f"seedbed pretrain-prompt --model {model} {' '.join(f'--corpus {c}' for c in corpus)} --minutes {minutes:g} --out {out}"):
+        found = pretrain(model, corpus, out, minutes, say=print)
+    q = found["quality"]
+    print(f"{out}: {found['steps']} steps, {found['passages']} passages, {found['minutes']} minutes. Of {q['n']} held-out passages:")
+    losses = ", ".join(f"{t} soft tokens {loss:.3f}" for t, loss in q["held_out"].items())
+    print(f"nats a token: no prompt {q['no_prompt']:.3f}, {losses}, contexts shuffled {q['shuffled']:.3f}")
+    print(f"written out: token F1 {q['token_f1']:.3f}, cosine with the context {q['cosine']:.3f}, with another's {q['cosine_shuffled']:.3f}")
+    if as_json:
+        print(json.dumps(found))
+
+
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Every component that ships, by role."""

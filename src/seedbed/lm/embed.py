@@ -96,6 +96,12 @@ def embed(texts: Sequence[str], model: str = "minilm") -> np.ndarray:
     return np.stack([found[keys[text]] for text in texts])
 
 
+def embed_fresh(texts: Sequence[str], model: str = "minilm") -> np.ndarray:
+    """`embed` of many texts that are needed once: past the cache, where they would push others out."""
+    found = {text: vector for part in _encoded(list(dict.fromkeys(texts)), model) for text, vector in part.items()}
+    return np.stack([found[text] for text in texts])
+
+
 @functools.cache
 def _space(model: str) -> str:
     """All that a vector depends on but the text."""

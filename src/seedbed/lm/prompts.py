@@ -42,19 +42,24 @@ class SoftPrompt(nn.Module):
             nn.init.zeros_(self.head.bias)
             self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, z: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """(B, e) -> (B, t, d). With a generator, dropout on z is drawn from it; without, none is applied."""
-        z = (z - self.z_mean) / self.z_std  # type: ignore[operator]
-        if generator is not None and self.dropout:
-            keep = torch.rand(z.shape, generator=generator).to(z.device) >= self.dropout
-            z = z * keep / (1 - self.dropout)
+    def forward(self, z: torch.Tensor, generator: torch.Generator | None = None, first: int | None = None) -> torch.Tensor:
+        """(B, e) -> (B, t, d), or of mc the `first` vectors alone. With a generator, dropout on z is drawn from it; without, none is applied."""
+        z = self.dropped((z - self.z_mean) / self.z_std, generator)  # type: ignore[operator]
         if self.form == "nsp":
             out = self.prompts.expand(len(z), -1, -1)
         elif self.form == "mp":
             out = torch.einsum("bk,ktd->btd", torch.softmax(self.gate(z), dim=-1), self.prompts)
         else:
-            out = self.prompts + self.scale * self.head(self.trunk(z)).view(len(z), self.t, self.d)
+            t = first or self.t
+            residual = nn.functional.linear(self.trunk(z), self.head.weight[: t * self.d], self.head.bias[: t * self.d])
+            out = self.prompts[:, :t] + self.scale * residual.view(len(z), t, self.d)
         return out * self.rms  # type: ignore[operator]
+
+    def dropped(self, z: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        if generator is None or not self.dropout:
+            return z
+        keep = torch.rand(z.shape, generator=generator).to(z.device) >= self.dropout
+        return z * keep / (1 - self.dropout)
 
     def groups(self, prompt_lr: float, network_lr: float, weight_decay: float) -> list[dict[str, object]]:
         """AdamW's parameter groups: the prompt matrices, and the network that reads z."""
