@@ -18,6 +18,7 @@ from seedbed.grow import step_names
 from seedbed.lm import load as load_module
 from seedbed.lm import loop, train
 from seedbed.lm.decode import load_soft
+from seedbed.lm.density import Density
 from seedbed.lm.embed import embed
 from seedbed.lm.load import load, weights_hash
 from seedbed.lm.prompts import SoftPrompt
@@ -142,7 +143,7 @@ def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeyp
 def test_auto_keeps_the_form_with_the_lowest_dev_loss(tmp_path: Path) -> None:
     Soft(prompt="auto", tokens=2, epochs=2, k=2).fit(tiny_sample(), "seedling", 0, tmp_path)
     training = json.loads((tmp_path / "training.json").read_text())
-    losses = {form: training["forms"][form]["dev"] for form in ("nsp", "mp", "mc")}
+    losses = {form: training["forms"][form]["answer"] for form in training["forms"] if form != "none"}
     assert training["chosen"] == min(losses, key=lambda form: losses[form])
     assert training["forms"]["nsp"]["dev"] == pytest.approx(training["forms"]["nsp"]["dev_shuffled"], abs=1e-6), "nsp ignores the context"
 
@@ -193,7 +194,7 @@ def test_contexts_are_drawn_by_the_row_alone_and_provenance_names_them(tmp_path:
     settings = Soft(prompt="nsp", tokens=2, epochs=1)
     settings.fit(sample, "seedling", 0, tmp_path)
     labels = {e.id: e.fields["label"] for e in sample.fit}
-    for contexts in ("sample", "mix", "jitter"):
+    for contexts in ("sample", "mix", "kernel"):
         teacher = replace(settings, contexts=contexts, spread=0.4).load(tmp_path, sample.task, "seedling")
         rows = list(teacher.rows(sample, 60, 0))
         refs = [p.soft for r in rows if (p := teacher.prompt(r)) and p.soft]
@@ -207,11 +208,11 @@ def test_contexts_are_drawn_by_the_row_alone_and_provenance_names_them(tmp_path:
             assert all(labels[a] == labels[b] for a, b in (r.sources for r in refs))
         else:
             assert all(len(r.sources) == 1 for r in refs)
-        assert {r.noise for r in refs} == {0.4 if contexts == "jitter" else 0.0}
-        assert len({r.noise_seed for r in refs}) == (60 if contexts == "jitter" else 1)
+        assert {r.noise for r in refs} == {0.4 if contexts == "kernel" else 0.0}
+        assert len({r.noise_seed for r in refs}) == (60 if contexts == "kernel" else 1)
 
 
-def test_jitter_stays_in_the_span_of_the_contexts_and_no_noise_is_the_context(tmp_path: Path) -> None:
+def test_a_kernel_draw_without_spread_is_the_context(tmp_path: Path) -> None:
     sample = tiny_sample()
     Soft(prompt="mc", tokens=2, epochs=1).fit(sample, "seedling", 0, tmp_path)
     soft = load_soft(tmp_path, load("seedling").hash, torch.device("cpu"))
@@ -222,9 +223,21 @@ def test_jitter_stays_in_the_span_of_the_contexts_and_no_noise_is_the_context(tm
     plain, none, a, b = seen[0]
     assert torch.allclose(plain, none, atol=1e-6)
     assert not torch.allclose(a, b, atol=1e-3) and torch.allclose(a.norm(), torch.ones(()), atol=1e-5)
-    span = torch.cat([soft.contexts - soft.contexts.mean(0), soft.contexts.mean(0)[None]])
-    rest = a - torch.linalg.lstsq(span.T, a[:, None]).solution.T[0] @ span
-    assert float(rest.norm()) < 1e-3
+
+
+def test_a_density_keeps_mean_and_covariance_and_a_rare_label_borrows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    means = 3 * torch.randn(3, 6, generator=generator)
+    place = torch.tensor([0] * 60 + [1] * 60 + [2] * 2)
+    z = means[place] + torch.randn(122, 6, generator=generator) @ torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0, 1.0, 0.5]))
+    density = Density.of(z, [str(int(i)) for i in place])
+    draws = torch.stack([density.draw(i, z[i], 0.6, 122 * seed + i) for seed in range(60) for i in range(122)])
+    assert torch.allclose(draws.mean(0), z.mean(0), atol=0.1)
+    assert torch.allclose(torch.cov(draws.T), torch.cov(z.T), atol=0.4)
+    rare, own, whole = density.centres[-1], z[-2:].mean(0), z.mean(0)
+    assert 0 < float((rare - own).norm()) < float((rare - whole).norm()) and float((density.centres[0] - z[:60].mean(0)).norm()) < 0.1
+    alone = Density.of(z[::40], ["a", "b", "c", "d"])
+    assert torch.allclose(alone.centres, z[::40].mean(0).expand(4, -1), atol=1e-5), "labels of one row each say nothing of the spread within"
 
 
 def test_another_use_of_contexts_fits_nothing_anew() -> None:

@@ -57,7 +57,7 @@ class Sample:
 class SoftRef:
     """A reference to a contextual soft prompt: P_theta of the weighted mean of the sources' embeddings. Vectors are never stored.
 
-    noise: of a normal draw by noise_seed in the principal directions of all contexts, as a share of their deviation there.
+    With a noise_seed it is a draw near it, from a density of all contexts (lm/density.py), in which it keeps 1 - noise of its place.
     """
 
     sources: tuple[str, ...]

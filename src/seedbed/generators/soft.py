@@ -16,7 +16,7 @@ from seedbed.errors import DataError, ModelError
 from seedbed.limits import NEVER, Deadline
 from seedbed.store import read_lines, write_lines
 from seedbed.task import Task, read_candidate
-from seedbed.types import Candidate, Example, ModelRef, Prompt, Row, Sample, SoftRef, seed_for
+from seedbed.types import Candidate, Example, Fields, ModelRef, Prompt, Row, Sample, SoftRef, seed_for
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from seedbed.lm.load import LM
     from seedbed.lm.prompts import SoftPrompt
 
-FORMS: tuple[Literal["nsp", "mp", "mc"], ...] = ("nsp", "mp", "mc")
+Form = Literal["nsp", "mp", "mc", "amortised"]
+FORMS: tuple[Form, ...] = ("nsp", "mp", "mc", "amortised")
 NEAR = 5
 """Neighbours that a context is mixed with one of."""
 DEV_TEXTS = 512
@@ -36,44 +37,49 @@ DEV_TEXTS = 512
 class Soft:
     """Contextual soft prompts on a frozen model.
 
-    prompt: nsp (one matrix), mp (k matrices mixed by a gate), mc (a network of the context), or auto (the best of the three on dev).
+    prompt: nsp (one matrix), mp (k matrices mixed by a gate), mc (a network of the context), amortised (a network that learned to decode
+    embeddings of general text, adapted; its rows' labels are given), or auto (the best of these on dev; amortised where a decoder is at hand).
+    decoder: the file that `seedbed pretrain-prompt` wrote; "": the one beside the model's weights, as seedling has.
     tokens: soft tokens t. k: matrices of mp. hidden, rank, dropout: the network of mc. embedder: gives the context z ("minilm", a folder or
     hub name). epochs, patience (in evaluations), batch, prompt_lr, network_lr, weight_decay: of the fit; rates are relative to embeddings
     of RMS 1. contexts: what a row is written from: "sample", a fit row's own embedding, as in the paper; "mix", it and one of its nearest
-    (of its label), averaged; "jitter", it and noise in the embeddings' principal directions. spread: of mix, the neighbour's weight at most; of
-    jitter, the noise as a share of the contexts' own deviation. These two do not fit the prompt anew.
+    (of its label), averaged; "kernel", a draw near it from a smoothed density of the rows, by label. spread: of mix, the neighbour's weight at
+    most; of kernel, the share of its place that the draw gives up. These two do not fit the prompt anew.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     later: ClassVar[tuple[str, ...]] = ("contexts", "spread")
+    files: ClassVar[tuple[str, ...]] = ("decoder",)
     needs: ClassVar[frozenset[str]] = frozenset({"text", "soft"})
 
-    prompt: Literal["nsp", "mp", "mc", "auto"] = "auto"
+    prompt: Literal["nsp", "mp", "mc", "amortised", "auto"] = "auto"
+    decoder: str = ""
     tokens: Annotated[int, Field(ge=1, le=1024)] = 16
     k: Annotated[int, Field(ge=1, le=64)] = 4
     hidden: Annotated[int, Field(ge=1)] = 256
     rank: Annotated[int, Field(ge=1)] = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     embedder: str = "minilm"
-    epochs: Annotated[int, Field(ge=1)] = 30
+    epochs: Annotated[int, Field(ge=1)] = 100
     patience: Annotated[int, Field(ge=1)] = 3
     batch: Annotated[int, Field(ge=1)] = 16
     prompt_lr: Annotated[float, Field(gt=0)] = 0.1
     network_lr: Annotated[float, Field(gt=0)] = 0.01
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    contexts: Literal["sample", "mix", "jitter"] = "sample"
+    contexts: Literal["sample", "mix", "kernel"] = "sample"
     spread: Annotated[float, Field(gt=0, le=0.5)] = 0.3
 
     def fit(self, sample: Sample, model: str, seed: int, out: Path, deadline: Deadline = NEVER) -> dict[str, Any]:
         """Writes prompt.safetensors (theta and the sources' contexts), prompt.json (settings and hashes), sources.jsonl and training.json.
 
-        The forms share the time until the deadline. A form that it cuts keeps its best so far and a checkpoint to go on from.
+        auto takes the form with the lowest "answer": nats a token of dev's texts where labels are given. The forms share the time until the
+        deadline. A form that it cuts keeps its best so far and a checkpoint to go on from.
         """
         import torch
 
         from seedbed.lm import load
         from seedbed.lm.embed import embed, embedder_hash
-        from seedbed.lm.train import mean_nll
+        from seedbed.lm.train import encode, mean_nll
 
         lm = load.load(model, load.quick_dtype())
         frozen = load.weights_hash(lm.model)
@@ -84,15 +90,22 @@ class Soft:
                 f"[sample] {len(fit)} of {len(sample.fit)} fit rows and {len(dev)} of {len(sample.dev)} dev rows fit into the {room} tokens that "
                 f"{model!r} leaves. At least 2 and 1 are needed: use shorter texts or a model with a longer context."
             )
-        z = torch.from_numpy(embed([sample.task.render(e.fields) for e in fit], self.embedder))
-        dev_z = torch.from_numpy(embed([sample.task.render(e.fields) for e in dev], self.embedder))
+        shown = sample.task.render
+        z = {e.id: v for e, v in zip((*fit, *dev), torch.from_numpy(embed([shown(e.fields) for e in (*fit, *dev)], self.embedder)), strict=True)}
+        contexts = {form: torch.stack([z[e.id] for e in fit]) for form in FORMS}
+        dev_z = torch.stack([z[e.id] for e in dev])
+        judged = [encode(lm, asked(sample.task, e.fields)) for e in dev]
         results: dict[str, Any] = {"none": {"dev": mean_nll(lm, None, None, dev_texts)}}
-        nets = {}
-        forms = FORMS if self.prompt == "auto" else (self.prompt,)
+        nets: dict[Form, SoftPrompt] = {}
+        forms = self._forms(model)
         for i, form in enumerate(forms):
             until = deadline.share(1 / (len(forms) - i))
-            nets[form], results[form] = self._fit_one(form, lm, (fit_texts, z), (dev_texts, dev_z), seed, out, until)
-        chosen = min(nets, key=lambda form: results[form]["dev"])
+            if form == "amortised":
+                nets[form], results[form], contexts[form] = self._adapt(lm, sample.task, fit, dev, seed, out, until)
+            else:
+                nets[form], results[form] = self._fit_one(form, lm, (fit_texts, contexts[form]), (dev_texts, dev_z), seed, out, until)
+                results[form]["answer"] = mean_nll(lm, nets[form], dev_z, judged)
+        chosen = min(nets, key=lambda form: results[form]["answer"])
         if load.weights_hash(lm.model) != frozen:
             raise ModelError(f"the weights of {model!r} changed while its prompt was fitted; they are frozen and must not.")
         task, label = sample.task, str(sample.task.target) if sample.task.has_labels else None
@@ -101,14 +114,27 @@ class Soft:
             for e in fit
         ]
         facts = {
-            "form": chosen, "tokens": self.tokens, "k": self.k, "hidden": self.hidden, "rank": self.rank, "embedder": self.embedder,
+            "form": chosen, "tokens": self.tokens, "k": self.k, "embedder": self.embedder,
             "embedder_hash": embedder_hash(self.embedder), "model": model, "model_hash": lm.hash,
             "too_long": {"fit": len(sample.fit) - len(fit), "dev": len(sample.dev[:DEV_TEXTS]) - len(dev)},
         }  # fmt: skip
-        cut: dict[str, Any] = {form: {"step": last["step"], "of": last["cut"]} for form in forms if "cut" in (last := results[form]["log"][-1])}
+        ends = {form: results[form]["log"][-1] for form in forms if results[form]["log"]}
+        cut: dict[str, Any] = {form: {"step": last["step"], "of": last["cut"]} for form, last in ends.items() if "cut" in last}
         training = {"chosen": chosen, "unit": "nats a token", "forms": results} | ({"cut": cut} if cut else {})
-        _write(out, nets[chosen], z, facts, sources, training)
+        _write(out, nets[chosen], contexts[chosen], facts, sources, training)
         return cut
+
+    def _forms(self, model: str) -> tuple[Form, ...]:
+        place = decoder_place(self.decoder, model)
+        if self.prompt == "amortised" and not place.is_file():
+            found = f"decoder = {self.decoder!r} is no file" if self.decoder else f"no decoder lies beside {model!r}"
+            raise ModelError(
+                f'[generator] prompt = "amortised": {found}. Make one (seedbed pretrain-prompt --model {model} --corpus TEXT --out FOLDER) '
+                'and write decoder = "FOLDER/decoder.safetensors".'
+            )
+        if self.prompt != "auto":
+            return (self.prompt,)
+        return FORMS if place.is_file() else FORMS[:-1]
 
     def load(self, folder: Path, task: Task, model: str) -> SoftTeacher:
         facts = json.loads((folder / "prompt.json").read_text())
@@ -122,9 +148,34 @@ class Soft:
         both = [(e, text) for e, text in both if len(text) + self.tokens <= lm.context]
         return [e for e, _ in both], [text for _, text in both]
 
+    def _adapt(
+        self, lm: LM, task: Task, fit: list[Example], dev: list[Example], seed: int, out: Path, deadline: Deadline
+    ) -> tuple[SoftPrompt, dict[str, Any], torch.Tensor]:
+        """The decoder, adapted; the numbers of its row in training.json; the fit rows' contexts: of what was generated in them, as it learned."""
+        import torch
+
+        from seedbed.lm import train
+        from seedbed.lm.adapt import Rows, adapt
+        from seedbed.lm.decoder import load_decoder
+        from seedbed.lm.embed import embed, embedder_hash
+
+        decoder = load_decoder(decoder_place(self.decoder, lm.name), lm, self.embedder, embedder_hash(self.embedder), self.tokens, self.dropout)
+        own, other = (
+            Rows([train.encode(lm, asked(task, e.fields)) for e in part], torch.from_numpy(embed([task.body(e.fields) for e in part], self.embedder)))
+            for part in (fit, dev)
+        )
+        how = train.Fitting(self.epochs, self.patience, self.batch, prompt_lr=self.prompt_lr, network_lr=self.network_lr, weight_decay=0.0)
+        net, found = adapt(lm, decoder, own, other, how, seed_for(seed, "amortised"), out, deadline)
+        order = torch.randperm(len(other.z), generator=torch.Generator().manual_seed(seed_for(seed, "shuffle")))
+        loss = train.mean_nll(lm, net, other.z, other.texts)
+        losses = {"dev": loss, "answer": loss, "dev_shuffled": train.mean_nll(lm, net, other.z[order], other.texts)}
+        best = min(found["log"], key=lambda entry: entry["dev"]) if found["log"] else {"train": train.mean_nll(lm, net, own.z, own.texts), "epoch": 0}
+        theta = sum(p.numel() for p in net.parameters())
+        return net, losses | {"train": best["train"], "epoch": best["epoch"], "parameters": theta} | found, own.z
+
     def _fit_one(
         self,
-        form: Literal["nsp", "mp", "mc"],
+        form: Form,
         lm: LM,
         fit: tuple[list[Text], torch.Tensor],
         dev: tuple[list[Text], torch.Tensor],
@@ -149,7 +200,7 @@ class Soft:
         theta = sum(p.numel() for p in net.parameters())
         return net, {"dev": best["dev"], "dev_shuffled": shuffled, "train": best["train"], "epoch": best["epoch"], "parameters": theta, "log": log}
 
-    def _start(self, form: Literal["nsp", "mp", "mc"], lm: LM, texts: list[Text], z: torch.Tensor, seed: int) -> SoftPrompt:
+    def _start(self, form: Form, lm: LM, texts: list[Text], z: torch.Tensor, seed: int) -> SoftPrompt:
         import torch
 
         from seedbed.lm.prompts import SoftPrompt, starts_from
@@ -160,7 +211,15 @@ class Soft:
         starts = starts_from(embeddings, ids, self.k if form == "mp" else 1, self.tokens, generator)
         with torch.random.fork_rng():
             torch.manual_seed(seed_for(seed, "network", form))
-            net = SoftPrompt(form, starts, float(embeddings[ids].float().pow(2).mean().sqrt()), z.shape[1], self.hidden, self.rank, self.dropout)
+            net = SoftPrompt(
+                "mc" if form == "amortised" else form,
+                starts,
+                float(embeddings[ids].float().pow(2).mean().sqrt()),
+                z.shape[1],
+                self.hidden,
+                self.rank,
+                self.dropout,
+            )
         net.z_mean.copy_(z.mean(0))  # type: ignore[operator]
         net.z_std.copy_(z.std(0).clamp(min=1e-4))  # type: ignore[operator]
         return net.to(lm.device)
@@ -174,7 +233,7 @@ class SoftTeacher:
     task: Task
     form: str
     model_hash: str
-    contexts: Literal["sample", "mix", "jitter"] = "sample"
+    contexts: Literal["sample", "mix", "kernel"] = "sample"
     spread: float = 0.3
 
     @cached_property
@@ -195,17 +254,20 @@ class SoftTeacher:
             order = np.random.default_rng(seed_for(seed, "round", start // n)).permutation(n).tolist()
             for index, place in zip(range(start, min(start + n, count)), order, strict=False):
                 source = self.sources[place]
-                yield Row(index, seed_for(seed, "row", index), source["given"], source["id"])
+                label = {str(self.task.target): source["label"]} if self.form == "amortised" and self.task.has_labels else {}
+                yield Row(index, seed_for(seed, "row", index), source["given"] | label, source["id"])
 
     def prompt(self, row: Row) -> Prompt | None:
-        if row.turns:
-            return None
-        return Prompt(self.task.prefix(row.given), row.seed, self._context(row))
+        return None if row.turns else Prompt(self._asked(row), row.seed, self._context(row))
+
+    def _asked(self, row: Row) -> str:
+        known = _with_label(self.task)
+        return known.prefix(row.given) + _first_mark(known) if self.form == "amortised" else self.task.prefix(row.given)
 
     def _context(self, row: Row) -> SoftRef:
         """The row's own, drawn by its seed."""
         rng = random.Random(seed_for(row.seed, "context"))
-        if self.contexts == "jitter":
+        if self.contexts == "kernel":
             return SoftRef((row.source,), (1.0,), rng.getrandbits(62), self.spread)
         near = self._neighbours[row.source] if self.contexts == "mix" else []
         if not near:
@@ -238,13 +300,36 @@ class SoftTeacher:
             "weights": list(context.weights),
         }
         provenance |= {"noise": context.noise} if context.noise else {}
-        turn = row.turns[0]
-        return [read_candidate(self.task, row, self.task.prefix(row.given) + turn.text, turn.finished, provenance)]
+        turn, task = row.turns[0], _with_label(self.task) if self.form == "amortised" else self.task
+        return [read_candidate(task, row, self._asked(row) + turn.text, turn.finished, provenance)]
+
+
+def decoder_place(given: str, model: str) -> Path:
+    """Where the decoder is: the file named, or, with "", beside the weights of a shipped model or of a model's folder."""
+    shipped = Path(__file__).resolve().parent.parent / "models" / model
+    return Path(given) if given else (shipped if shipped.is_dir() else Path(model)) / "decoder.safetensors"
+
+
+def asked(task: Task, fields: Fields) -> tuple[str, str]:
+    """`Task.split` where a label is given too, and the name of what is generated first: (what is asked, the answer)."""
+    known = _with_label(task)
+    given, rest = known.split(fields)
+    mark = _first_mark(known)
+    return given + mark, rest[len(mark) :]
+
+
+def _with_label(task: Task) -> Task:
+    return task.known(dict.fromkeys((*task.given_columns, str(task.target)))) if task.has_labels else task
+
+
+def _first_mark(task: Task) -> str:
+    return "" if task.kind == "plain" else task.mark(next(c for c in task.order if c not in task.given_columns))
 
 
 def _write(out: Path, net: SoftPrompt, z: torch.Tensor, facts: dict[str, Any], sources: list[dict[str, Any]], training: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
+    facts = facts | {"hidden": net.trunk[0].out_features, "rank": net.trunk[2].out_features} if net.form == "mc" else facts
     tensors = {f"theta/{name}": value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     save_file(tensors | {"contexts": z.contiguous()}, out / "prompt.safetensors")
     write_lines(out / "sources.jsonl", sources)

@@ -7,37 +7,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from seedbed.errors import EngineError, ModelError
+from seedbed.lm.density import Density
 from seedbed.lm.prompts import SoftPrompt
 from seedbed.store import read_lines
 from seedbed.types import SoftRef
 
-VARIANCE = 0.9
-
 
 @dataclass(frozen=True)
 class SoftVectors:
-    """A fitted P_theta with the contexts of its sources. contexts: (n, e); place: source id -> row of contexts; model_hash: of its LM."""
+    """A fitted P_theta with the contexts of its sources. contexts: (n, e); place: source id -> row of contexts; model_hash: of its LM; labels:
+    one a source, "" without."""
 
     net: SoftPrompt
     contexts: torch.Tensor
     place: dict[str, int]
     model_hash: str
+    labels: tuple[str, ...]
 
     @cached_property
-    def _axes(self) -> torch.Tensor:
-        """(k, e): the principal directions that hold `VARIANCE` of the contexts' spread, each as long as their standard deviation along it."""
-        centred = self.contexts - self.contexts.mean(0)
-        _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
-        share = (sizes**2).cumsum(0) / (sizes**2).sum().clamp(min=1e-12)
-        k = int((share < VARIANCE).sum()) + 1
-        axes = axes[:k] * torch.sign(axes[:k].gather(1, axes[:k].abs().argmax(1, keepdim=True)))  # a component's sign is free: fixed here
-        found: torch.Tensor = axes * (sizes[:k] / max(1, len(centred) - 1) ** 0.5)[:, None]
-        return found
+    def _density(self) -> Density:
+        return Density.of(self.contexts, self.labels)
 
     @torch.inference_mode()
     def resolve(self, refs: Sequence[SoftRef]) -> torch.Tensor:
@@ -50,8 +45,7 @@ class SoftVectors:
             weights = torch.tensor(ref.weights, dtype=torch.float32)
             mixed = (weights[:, None] * self.contexts[[self.place[s] for s in ref.sources]]).sum(0)
             if ref.noise_seed is not None:
-                draw = torch.randn(len(self._axes), generator=torch.Generator().manual_seed(ref.noise_seed))
-                mixed = mixed + ref.noise * draw @ self._axes
+                mixed = self._density.draw(self.place[ref.sources[0]], mixed, 1 - ref.noise, ref.noise_seed)
             rows.append(torch.nn.functional.normalize(mixed, dim=0) if len(ref.sources) > 1 or ref.noise_seed is not None else mixed)
         return self.net(torch.stack(rows).to(self.net.prompts.device))  # type: ignore[no-any-return]
 
@@ -67,10 +61,12 @@ def load_soft(folder: Path, model_hash: str, device: torch.device) -> SoftVector
     tensors = load_file(folder / "prompt.safetensors")
     contexts = tensors.pop("contexts")
     theta = {name.removeprefix("theta/"): value for name, value in tensors.items()}
-    net = SoftPrompt(facts["form"], torch.ones_like(theta["prompts"]), 1.0, contexts.shape[1], facts["hidden"], facts["rank"])
+    form: Any = "mc" if facts["form"] == "amortised" else facts["form"]
+    net = SoftPrompt(form, torch.ones_like(theta["prompts"]), 1.0, contexts.shape[1], facts.get("hidden", 1), facts.get("rank", 1))
     net.load_state_dict(theta)
-    ids = [entry["id"] for entry in read_lines(folder / "sources.jsonl")]
-    return SoftVectors(net.to(device).eval().requires_grad_(False), contexts, {name: i for i, name in enumerate(ids)}, model_hash)
+    sources = read_lines(folder / "sources.jsonl")
+    place, labels = {entry["id"]: i for i, entry in enumerate(sources)}, tuple(str(entry.get("label") or "") for entry in sources)
+    return SoftVectors(net.to(device).eval().requires_grad_(False), contexts, place, model_hash, labels)
 
 
 @torch.inference_mode()

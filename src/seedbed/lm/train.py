@@ -72,7 +72,7 @@ def fit(
     dev_z: torch.Tensor,
     how: Fitting,
     seed: int,
-    checkpoint: Path,
+    checkpoint: Path | None,
     deadline: Deadline = NEVER,
 ) -> list[dict[str, float]]:
     """Trains `net` in place to its best dev loss and returns the log, one entry an evaluation.

@@ -1,0 +1,166 @@
+"""Laws of the embedding decoder: how it is trained, kept, refused and adapted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from seedbed.errors import DataError, ModelError
+from seedbed.generators.soft import Soft, decoder_place
+from seedbed.lm.adapt import LEVELS, Adapted
+from seedbed.lm.decoder import load_decoder, shortened
+from seedbed.lm.embed import MINILM_SHA256, embed
+from seedbed.lm.load import load
+from seedbed.lm.passages import passages
+from seedbed.lm.pretrain import Pretraining, pretrain
+from seedbed.lm.reconstruction import greedy
+from seedbed.task import Task
+from seedbed.testing import check_generator, tiny_sample
+from seedbed.types import Completion, Example, Sample
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = ROOT / "tests/data/public-domain.txt"
+SMALL = Pretraining(passages=60, tokens=8, hidden=6, rank=5, batch=8)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder of four steps: of no use, but of the right form."""
+    out = tmp_path_factory.mktemp("decoder")
+    pretrain("seedling", [TEXT], out, how=SMALL, steps=4)
+    return out / "decoder.safetensors"
+
+
+def test_training_that_is_stopped_goes_on_to_the_same_bytes(made: Path, tmp_path: Path) -> None:
+    for steps in (1, 3, 4):
+        pretrain("seedling", [TEXT], tmp_path, how=SMALL, steps=steps)
+    assert made.read_bytes() == (tmp_path / "decoder.safetensors").read_bytes()
+    with pytest.raises(ModelError, match="another model, embedder, corpus or setting"):
+        pretrain("seedling", [TEXT], tmp_path, how=replace(SMALL, batch=9), steps=5)
+
+
+def test_held_out_passages_are_of_other_documents_and_lengths_are_mixed(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n\n".join(f"This is document {i}. It has a number, and it is {i} again." for i in range(400)))
+    train, held_out = passages([corpus], 300, 5, 0)
+    numbers = [{w for w in p.text.replace(".", " ").split() if w.isdigit()} for p in (*train, *held_out)]
+    assert all(numbers) and not set.union(*numbers[: len(train)]) & set.union(*numbers[len(train) :])
+    assert {bool(p.given) for p in train} == {True, False} and {p.text == p.text.lower() for p in train} == {True, False}
+    assert passages([corpus], 300, 5, 0) == (train, held_out) != passages([corpus], 300, 5, 1)
+    corpus.write_text("too little\n")
+    with pytest.raises(DataError, match="Add text"):
+        passages([corpus], 300, 5, 0)
+
+
+def test_the_first_vectors_are_a_decoder_by_themselves(made: Path) -> None:
+    lm, z = load("seedling"), torch.randn(3, 384)
+    whole = load_decoder(made, lm, "minilm", MINILM_SHA256)
+    for t in (4, 7, 8):
+        part = load_decoder(made, lm, "minilm", MINILM_SHA256, t)
+        assert torch.equal(part(z), shortened(whole, t)(z))
+        for found in (part(z), whole(z, first=t)):
+            assert torch.allclose(found, whole(z)[:, :t], atol=1e-7)
+
+
+def test_a_decoder_for_other_weights_or_too_many_vectors_is_refused(made: Path) -> None:
+    lm = load("seedling")
+    with pytest.raises(ModelError, match=r"made for the language model 'seedling'.*pretrain-prompt"):
+        load_decoder(made, replace(lm, hash="0" * 64), "minilm", MINILM_SHA256)
+    with pytest.raises(ModelError, match="made for the embedder 'minilm'"):
+        load_decoder(made, lm, "other", "0" * 64)
+    with pytest.raises(ModelError, match="tokens must be 4 to 8"):
+        load_decoder(made, lm, "minilm", MINILM_SHA256, 9)
+    with pytest.raises(ModelError, match="Make one: seedbed pretrain-prompt"):
+        load_decoder(ROOT / "src/seedbed/models/seedling/model.safetensors", lm, "minilm", MINILM_SHA256)
+
+
+def test_no_change_gives_back_the_decoder_and_a_change_is_merged_exactly(made: Path) -> None:
+    decoder = load_decoder(made, load("seedling"), "minilm", MINILM_SHA256)
+    with torch.no_grad():
+        torch.nn.init.normal_(decoder.head.weight, std=0.1)
+    z, before = torch.randn(5, 384), {name: value.clone() for name, value in decoder.state_dict().items()}
+    for level in LEVELS[1:]:
+        changed = Adapted(decoder, level, 0)
+        assert torch.equal(changed(z), changed.merged(decoder)(z)) and torch.equal(changed(z), decoder(z))
+        assert all(torch.equal(value, before[name]) for name, value in changed.merged(decoder).state_dict().items())
+        for group in changed.groups(1.0, 1.0, 0.0):
+            for parameter in group["params"]:
+                with torch.no_grad():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        assert torch.allclose(changed(z), changed.merged(decoder)(z), atol=1e-4)
+        assert not torch.allclose(changed(z), decoder(z), atol=1e-2)
+    assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())
+
+
+def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seedbed.lm import adapt
+
+    sample, soft = tiny_sample(), Soft(prompt="amortised", decoder=str(made), tokens=4, epochs=2, batch=8)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir()
+    stopped.mkdir()
+    soft.fit(sample, "seedling", 0, whole)
+    honest = adapt.write_json
+
+    def stop_after(*args: object) -> None:
+        honest(*args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapt, "write_json", stop_after)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            soft.fit(sample, "seedling", 0, stopped)
+    monkeypatch.setattr(adapt, "write_json", honest)
+    soft.fit(sample, "seedling", 0, stopped)
+    assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in stopped.iterdir()}
+    form = json.loads((whole / "training.json").read_text())["forms"]["amortised"]
+    assert form["level"] == min(form["levels"], key=form["levels"].get) and set(form["levels"]) == set(LEVELS)
+    teacher = soft.load(whole, sample.task, "seedling")
+    rows = list(teacher.rows(sample, 20, 0))
+    labels = {e.id: e.fields["label"] for e in sample.fit}
+    assert all(row.given == {"label": labels[str(row.source)]} for row in rows)
+    prompt = teacher.prompt(rows[0])
+    assert prompt is not None and prompt.text == f"Label: {labels[str(rows[0].source)]}\nText:"
+    candidate = teacher.read(replace(rows[0], turns=(Completion(" play it", 3, True),)))[0]
+    assert candidate.fields == {"text": "play it", "label": labels[str(rows[0].source)]} and candidate.provenance["form"] == "amortised"
+
+
+def test_a_label_that_stands_last_is_given_first(made: Path, tmp_path: Path) -> None:
+    task = Task("pair", ("premise", "hypothesis"), "label")
+    fields = [{"premise": f"A cat sat on mat {i}.", "hypothesis": f"Cat {i} sat.", "label": "yno"[i % 2 :: 2]} for i in range(8)]
+    rows = tuple(Example(str(i), f) for i, f in enumerate(fields))
+    soft = Soft(prompt="amortised", decoder=str(made), tokens=4, epochs=1)
+    soft.fit(Sample(task, rows[:6], rows[6:], ()), "seedling", 0, tmp_path)
+    teacher = soft.load(tmp_path, task, "seedling")
+    prompt = teacher.prompt(next(iter(teacher.rows(Sample(task, rows[:6], (), ()), 1, 0))))
+    assert prompt is not None and "Premise: " in prompt.text and "Label: " in prompt.text and prompt.text.endswith("\nHypothesis:")
+
+
+def test_conformance(made: Path) -> None:
+    check_generator(Soft(prompt="amortised", decoder=str(made), tokens=4, epochs=1))
+
+
+def test_auto_tries_it_where_a_decoder_is_at_hand(made: Path, tmp_path: Path) -> None:
+    Soft(decoder=str(made), tokens=4, epochs=1, k=2).fit(tiny_sample(), "seedling", 0, tmp_path)
+    assert set(json.loads((tmp_path / "training.json").read_text())["forms"]) == {"none", "nsp", "mp", "mc", "amortised"}
+    bare = tmp_path / "model"
+    bare.mkdir()
+    assert Soft()._forms(str(bare)) == ("nsp", "mp", "mc")
+    with pytest.raises(ModelError, match=r"pretrain-prompt --model .*model --corpus TEXT"):
+        Soft(prompt="amortised")._forms(str(bare))
+
+
+def test_the_shipped_decoder_writes_what_it_is_told() -> None:
+    lm, place = load("seedling"), decoder_place("", "seedling")
+    assert place.stat().st_size < 12e6
+    texts = ["What time does the museum open on Sunday?", "He was born in London and studied law.", "The dog ran after the ball."]
+    texts += ["Please play some quiet music.", "The price of oil fell by three percent.", "She baked a cake for her brother's birthday."]
+    z = torch.from_numpy(embed(texts))
+    net = load_decoder(place, lm, "minilm", MINILM_SHA256, 16)
+    cosines = torch.from_numpy(embed(greedy(lm, net(z), 24))) @ z.T
+    own, others = cosines.diagonal().mean(), cosines[~torch.eye(len(z), dtype=torch.bool)].mean()
+    assert own > others + 0.3
