@@ -44,10 +44,9 @@ TOKENS = {"helpdesk": 64, "gsm8k": 112, "webnlg": 80}
 MOST = 1500
 HELD_OUT = 200
 STUDENTS = {"words": {"kind": "linear", "features": "tfidf"}, "minilm": {"kind": "linear", "features": "minilm"}}
-SOFT: dict[str, Any] = {"kind": "soft", "tokens": 16}
-LABELS_FIRST = {"kind": "finetune", "epochs": 10, "order": "label-first"}
+SOFT: dict[str, Any] = {"kind": "soft", "tokens": 16, "epochs": 50}
 WAYS: dict[str, dict[str, Any]] = {
-    "amortised density": {**SOFT, "prompt": "amortised", "contexts": "kernel"},
+    "amortised density": {**SOFT, "prompt": "amortised", "contexts": "kernel", "spread": 0.5},
     "amortised sample": {**SOFT, "prompt": "amortised"},
     "mc": {**SOFT, "prompt": "mc"},
     "nsp": {**SOFT, "prompt": "nsp"},
