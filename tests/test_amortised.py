@@ -149,7 +149,7 @@ def test_auto_tries_it_where_a_decoder_is_at_hand(made: Path, tmp_path: Path) ->
     assert set(json.loads((tmp_path / "training.json").read_text())["forms"]) == {"none", "nsp", "mp", "mc", "amortised"}
     bare = tmp_path / "model"
     bare.mkdir()
-    assert Soft()._forms(str(bare)) == ("nsp", "mp", "mc")
+    assert Soft()._forms(str(bare)) == Soft(tokens=2)._forms("seedling") == ("nsp", "mp", "mc")
     with pytest.raises(ModelError, match=r"pretrain-prompt --model .*model --corpus TEXT"):
         Soft(prompt="amortised")._forms(str(bare))
 

@@ -38,7 +38,8 @@ class Soft:
     """Contextual soft prompts on a frozen model.
 
     prompt: nsp (one matrix), mp (k matrices mixed by a gate), mc (a network of the context), amortised (a network that learned to decode
-    embeddings of general text, adapted; its rows' labels are given), or auto (the best of these on dev; amortised where a decoder is at hand).
+    embeddings of general text, adapted; its rows' labels are given), or auto (the best of these on dev; amortised where a decoder for so many
+    tokens is at hand).
     decoder: the file that `seedbed pretrain-prompt` wrote; "": the one beside the model's weights, as seedling has.
     tokens: soft tokens t. k: matrices of mp. hidden, rank, dropout: the network of mc. embedder: gives the context z ("minilm", a folder or
     hub name). epochs, patience (in evaluations), batch, prompt_lr, network_lr, weight_decay: of the fit; rates are relative to embeddings
@@ -125,6 +126,8 @@ class Soft:
         return cut
 
     def _forms(self, model: str) -> tuple[Form, ...]:
+        from seedbed.lm.decoder import gives
+
         place = decoder_place(self.decoder, model)
         if self.prompt == "amortised" and not place.is_file():
             found = f"decoder = {self.decoder!r} is no file" if self.decoder else f"no decoder lies beside {model!r}"
@@ -134,7 +137,7 @@ class Soft:
             )
         if self.prompt != "auto":
             return (self.prompt,)
-        return FORMS if place.is_file() else FORMS[:-1]
+        return FORMS if place.is_file() and gives(place, self.tokens) else FORMS[:-1]
 
     def load(self, folder: Path, task: Task, model: str) -> SoftTeacher:
         facts = json.loads((folder / "prompt.json").read_text())

@@ -34,6 +34,13 @@ def save_decoder(folder: Path, theta: dict[str, torch.Tensor], facts: dict[str, 
     write_json(folder / "decoder.json", facts)
 
 
+def gives(path: Path, t: int) -> bool:
+    """Whether the file can make a prompt of t vectors."""
+    with safe_open(path, "pt") as file:
+        most: int = json.loads((file.metadata() or {}).get("decoder", "{}")).get("tokens", 0)
+    return FEWEST <= t <= most
+
+
 def load_decoder(path: Path, lm: LM, embedder: str, embedder_hash: str, t: int | None = None, dropout: float = 0.0) -> SoftPrompt:
     """P_theta of form mc whose first t vectors it was asked for (None: all). Raises ModelError: no such file, made for other weights, too few
     or too many vectors."""
