@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from seedbed.data import SampleSpec, data_file, examples, load_sample, read, write_dataset
+from seedbed.data import SampleSpec, examples, load_sample, read
+from seedbed.dataset import data_file, write_dataset
 from seedbed.errors import DataError
 from seedbed.task import Task
 from seedbed.types import Candidate, Example, Sample

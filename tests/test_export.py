@@ -12,7 +12,7 @@ import torch
 from test_run import ROOT, TOY
 
 from seedbed import recipe as recipes
-from seedbed.data import write_dataset
+from seedbed.dataset import write_dataset
 from seedbed.errors import ComponentError, StoreError
 from seedbed.export import export
 from seedbed.generators.soft import Soft

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from seedbed.data import Written, write_dataset
+from seedbed.dataset import Written, write_dataset
 from seedbed.report import plots, tables
 from seedbed.report.card import card as card_of
 from seedbed.report.facts import Facts

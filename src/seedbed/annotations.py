@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,38 @@ from seedbed.catalog import guarded
 from seedbed.errors import ComponentError
 from seedbed.parts import Component
 from seedbed.recipe import Recipe
-from seedbed.store import Journal, read_lines, unchanged, write_hashes, write_json, write_lines
+from seedbed.store import Journal, each_line, journalled, spilled, unchanged, write_hashes, write_json, write_lines
 from seedbed.types import Annotations, Backing, Candidate, Sample, seed_for
 
 WRITTEN = ("annotations.jsonl", "facts.json")
+TOGETHER = 1000
+"""Distributions in one record of the journal."""
 
 
-def annotate(folder: Path, candidates: Sequence[Candidate], recipe: Recipe, sample: Sample, backing: Backing) -> None:
+def annotate(folder: Path, candidates: Iterable[Candidate], recipe: Recipe, sample: Sample, backing: Backing) -> None:
     """annotations.jsonl, a line a candidate, and facts.json; an annotator that has finished is not asked again after a stop."""
     path = folder / "journal.jsonl"
-    with closing(Journal(path)) as journal:
-        for component in recipe.annotators[len(journal.records) :]:
-            found = _said(component, candidates, sample, seed_for(recipe.seed, "annotations", component.kind), backing)
-            journal.add({"kind": component.kind, "facts": dict(found.facts), "rows": [_ranked(row) for row in found.rows]})
-        said = {record["kind"]: record["rows"] for record in journal.records}
-        write_lines(folder / "annotations.jsonl", [{"id": c.id} | {kind: rows[i] for kind, rows in said.items()} for i, c in enumerate(candidates)])
-        write_json(folder / "facts.json", [{"kind": record["kind"]} | record["facts"] for record in journal.records])
+    rows = spilled(folder / "candidates.jsonl", map(vars, candidates), lambda record: Candidate(**record))
+    with closing(Journal(path, lambda records: [{"kind": r["kind"]} | r["facts"] for r in records if "facts" in r])) as journal:
+        whole = {facts["kind"] for facts in journal.records}
+        journal.replace(record for record in journalled(path) if record["kind"] in whole)
+        for component in recipe.annotators[len(whole) :]:
+            found = _said(component, rows, sample, seed_for(recipe.seed, "annotations", component.kind), backing)
+            said = _checked(component, rows, found)
+            for part in iter(lambda said=said: list(islice(said, TOGETHER)), []):  # type: ignore[misc]
+                journal.write({"kind": component.kind, "rows": part})
+            journal.write({"kind": component.kind, "facts": dict(found.facts)})
+            journal.records.append({"kind": component.kind} | dict(found.facts))
+        columns = {component.kind: _column(path, component.kind) for component in recipe.annotators}
+        write_lines(folder / "annotations.jsonl", ({"id": c.id} | {kind: next(column) for kind, column in columns.items()} for c in rows))
+        write_json(folder / "facts.json", journal.records)
     write_hashes(folder, WRITTEN)
     path.unlink()
+    rows.path.unlink()
+
+
+def _column(path: Path, kind: str) -> Iterator[dict[str, float]]:
+    return (row for record in journalled(path) if record["kind"] == kind for row in record.get("rows", ()))
 
 
 def annotation_facts(folder: Path) -> list[dict[str, Any]]:
@@ -41,10 +56,10 @@ def annotation_facts(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def annotated(folder: Path, candidates: Sequence[Candidate]) -> list[Candidate]:
+def annotated(folder: Path, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
     """The candidates of the step with their columns."""
-    rows = read_lines(folder / "annotations.jsonl")
-    return [replace(c, annotations={kind: said for kind, said in row.items() if kind != "id"}) for c, row in zip(candidates, rows, strict=True)]
+    for candidate, row in zip(candidates, each_line(folder / "annotations.jsonl"), strict=True):
+        yield replace(candidate, annotations={kind: said for kind, said in row.items() if kind != "id"})
 
 
 def _ranked(distribution: Mapping[str, float]) -> dict[str, float]:
@@ -54,10 +69,17 @@ def _ranked(distribution: Mapping[str, float]) -> dict[str, float]:
 
 def _said(component: Component, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations:
     where = f"[annotator] kind = {component.kind!r}"
-    found = guarded(where, lambda: component.settings.annotate(list(candidates), sample, seed, backing))
+    found = guarded(where, lambda: component.settings.annotate(candidates, sample, seed, backing))
     if not isinstance(found, Annotations) or len(found.rows) != len(candidates):
         raise ComponentError(f"{where}: annotate() must give Annotations with {len(candidates)} rows. Got {found!r:.80}.")
-    for candidate, row in zip(candidates, found.rows, strict=True):
+    return found
+
+
+def _checked(component: Component, candidates: Sequence[Candidate], found: Annotations) -> Iterator[dict[str, float]]:
+    """The distributions, ranked; they may be made as they are read."""
+    where, rows = f"[annotator] kind = {component.kind!r}", iter(found.rows)
+    for candidate in candidates:
+        row = guarded(where, lambda: next(rows))
         if row and not (min(row.values()) >= 0 and math.isclose(sum(row.values()), 1, abs_tol=1e-3)):
             raise ComponentError(f"{where}: the probabilities of {candidate.id!r} must be 0 or more and sum to 1, or be none. Got {dict(row)!r:.80}.")
-    return found
+        yield _ranked(row)

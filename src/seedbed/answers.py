@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def drafts(task: Task, rows: Sequence[Example]) -> list[Candidate]:
     ]
 
 
-def labelled(task: Task, candidates: Sequence[Candidate], by: str) -> list[Candidate]:
+def labelled(task: Task, candidates: Iterable[Candidate], by: str) -> Iterator[Candidate]:
     """The drafts among the candidates with the likeliest label of annotator `by`, which ranks labels; others as they are."""
     target = str(task.target)
 
@@ -39,7 +39,7 @@ def labelled(task: Task, candidates: Sequence[Candidate], by: str) -> list[Candi
         fields = dict(candidate.fields) | {target: next(iter(said))}
         return replace(candidate, fields=fields, text=task.render(fields))
 
-    return [label(c) for c in candidates]
+    return map(label, candidates)
 
 
 @dataclass(frozen=True)

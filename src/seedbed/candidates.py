@@ -6,10 +6,11 @@ never rewritten; a longer run adds parts.
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import count as count_from
 from itertools import takewhile
 from pathlib import Path
@@ -19,25 +20,60 @@ from seedbed.errors import StoreError
 from seedbed.limits import Allowance
 from seedbed.paid import most, paid_now
 from seedbed.progress import bar
-from seedbed.store import Journal, read_parts, write_part
+from seedbed.store import Journal, indices_of, read_parts, write_part
 from seedbed.types import Candidate, Completion, Prompt, Row, Sample, Sampling, Session, Teacher
 
 PART_ROWS = 500
+JOURNAL = 1 << 22
+"""Bytes from which a journal is written anew without the rows that stand in parts: what a stopped run has to read again does not grow."""
 
 
-def rows_done(folder: Path) -> int:
-    """Rows in the committed parts, which hold rows 0, 1, 2, ... Raises StoreError where one is missing."""
-    indices = [r["index"] for r in read_parts(folder)] if folder.is_dir() else []
-    if indices != list(range(len(indices))):
+def rows_done(folder: Path, start: int = 0) -> int:
+    """Rows in the committed parts, which hold rows start, start + 1, ... Raises StoreError where one is missing."""
+    indices = indices_of(folder) if folder.is_dir() else []
+    if indices != list(range(start, start + len(indices))):
         raise StoreError(
-            f"{folder}: its parts do not hold rows 0 to {max(indices)}; one was removed. Remove the folder and run again; other steps stay."
+            f"{folder}: its parts do not hold rows {start} to {max(indices)}; one was removed. Remove the folder and run again; other steps stay."
         )
     return len(indices)
 
 
+def shard_folder(step: Path, start: int, stop: int) -> Path:
+    """Where a shard of a candidates step makes rows [start, stop): beside it, until `adopt`."""
+    return step.with_name(f"{step.name}.shards") / f"{start:09d}-{stop:09d}"
+
+
+def adopt(step: Path, folder: Path) -> None:
+    """Moves the parts of all shards into the step's folder, in order: a stop in between leaves some to the next call.
+
+    Raises StoreError where a shard is not finished.
+    """
+    places = step.with_name(f"{step.name}.shards")
+    for place in sorted(places.glob("*-*")) if places.is_dir() else []:
+        start, stop = (int(end) for end in place.name.split("-"))
+        left = rows_done(folder)
+        if stop > left and max(start, left) + rows_done(place, max(start, left)) < stop:
+            raise StoreError(
+                f"{place}: rows {start} to {stop - 1} of this shard are not finished. Run its --shard again, or remove the folder "
+                f"{places.name} to make all missing rows here."
+            )
+    for place in sorted(places.glob("*-*")) if places.is_dir() else []:
+        start, stop = (int(end) for end in place.name.split("-"))
+        if start <= rows_done(folder) < stop:
+            for part in sorted(place.glob("part-*.parquet")):
+                part.replace(folder / f"part-{len(list(folder.glob('part-*.parquet'))):05d}.parquet")
+            (place / "engine.json").replace(folder / "engine.json")
+    shutil.rmtree(places, ignore_errors=True)
+
+
+def each_candidate(folder: Path, count: int) -> Iterator[Candidate]:
+    """Candidates of the first `count` rows, in order, one at a time."""
+    return (Candidate(**c) for record in read_parts(folder) if record["index"] < count for c in record["candidates"])
+
+
 def read_candidates(folder: Path, count: int) -> list[Candidate]:
     """Candidates of the first `count` rows, in order."""
-    return [Candidate(**c) for record in read_parts(folder) if record["index"] < count for c in record["candidates"]]
+    return list(each_candidate(folder, count))
 
 
 def tokens_of(folder: Path, count: int | None = None) -> int:
@@ -60,30 +96,35 @@ def complete(
     sampling: Sampling,
     part_rows: int = PART_ROWS,
     allowance: Allowance | None = None,
+    start: int = 0,
 ) -> tuple[int, list[Candidate]]:
-    """Brings the folder to `count` rows, from wherever an earlier call stopped; (rows finished, candidates of those in no part).
+    """Brings the folder to row `count`, from wherever an earlier call stopped; (rows finished, candidates of those in no part).
+
+    start: the folder's first row, of a shard; what a shard finished counts from 0 all the same.
 
     Where the allowance is used up first, only full parts are cut and the journal stays, so that a later call goes on to the same
     parts. Rows finished are then those before the first unfinished one.
     """
-    done = rows_done(folder)
+    done = start + rows_done(folder, start)
     if done >= count:
         return count, []
     allowance = allowance or Allowance(sampling.max_tokens)
     path = folder / "journal.jsonl"
-    with closing(Journal(path)) as journal, bar("generate", count) as update:
+    with closing(Journal(path, lambda records: _turns(records, done))) as journal, bar("generate", count - start) as update:
+        ask = getattr(session, "ask", teacher.prompt)  # a fleet is given rows and builds their prompts where it completes them
         fresh = (row for row in teacher.rows(sample, count, seed) if row.index >= done)
-        work = _Work(teacher, fresh, journal.records, allowance, lambda prompt: most(session, prompt, sampling))
+        work = _Work(ask, fresh, journal.records, allowance, lambda prompt: most(session, prompt, sampling))
         cut, tokens = _Cutter(folder, teacher, done, part_rows), 0
         while True:
             started = allowance.started
             for index, completion in session.complete(work.prompts(), sampling):
                 allowance.end(completion.tokens, work.held.pop(index), paid_now(completion))
-                journal.write({"index": index, "completion": asdict(completion)})
+                journal.write({"index": index, "completion": vars(completion)})
                 work.answer(index, completion)
-                cut.full_parts(work.finished)
+                if cut.full_parts(work.finished) and journal.size > JOURNAL:
+                    journal.replace(work.records())
                 tokens += completion.tokens
-                update(cut.next + len(work.finished), f"{tokens:,} tokens")
+                update(cut.next - start + len(work.finished), f"{tokens:,} tokens")
             if not work.waiting:
                 break
             if allowance.started == started:  # nothing is under way, and nothing more may start
@@ -95,29 +136,45 @@ def complete(
     return count, []
 
 
+def _turns(records: Iterator[Any], done: int) -> dict[int, list[Completion]]:
+    """Completions of an earlier call, by row; those of rows in a part are forgotten."""
+    found: dict[int, list[Completion]] = {}
+    for record in records:
+        if record["index"] >= done:
+            found.setdefault(record["index"], []).append(Completion(**record["completion"]))
+    return found
+
+
 class _Work:
     """The rows under way. Rows not begun are not made yet, and those in a part are forgotten: memory does not grow with their number."""
 
     def __init__(
-        self, teacher: Teacher, fresh: Iterator[Row], records: list[Any], allowance: Allowance, most: Callable[[Prompt], float] = lambda _: 0.0
+        self,
+        ask: Callable[[Row], Prompt | None],
+        fresh: Iterator[Row],
+        earlier: dict[int, list[Completion]],
+        allowance: Allowance,
+        most: Callable[[Prompt], float] = lambda _: 0.0,
     ) -> None:
-        """fresh: the rows to make, in order. records: completions of an earlier call, taken out of the list. most: money for a prompt."""
-        self.teacher, self.fresh, self.allowance, self.most = teacher, fresh, allowance, most
+        """ask: the next prompt of a row, None where it is finished. fresh: the rows to make, in order. earlier: completions of an earlier call.
+        most: money for a prompt."""
+        self.ask, self.fresh, self.earlier, self.allowance, self.most = ask, fresh, earlier, allowance, most
         self.held: dict[int, float] = {}
-        self.earlier: dict[int, list[Completion]] = {}
-        for record in records:
-            self.earlier.setdefault(record["index"], []).append(Completion(**record["completion"]))
-        records.clear()
         self.rows: dict[int, Row] = {}
         self.waiting: deque[int] = deque()
         self.finished: dict[int, Row] = {}
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """What a journal must hold of the rows in no part."""
+        turns = {**self.earlier, **{row.index: row.turns for rows in (self.rows, self.finished) for row in rows.values()}}
+        return ({"index": index, "completion": vars(turn)} for index, said in sorted(turns.items()) for turn in said)
 
     def prompts(self) -> Iterator[tuple[int, Prompt]]:
         """The next prompt of each waiting row, then of each fresh one, while the allowance lets one start; a row that has none is finished."""
         while self.waiting or self._begin():
             index = self.waiting.popleft()
             row = self.rows[index]
-            prompt = None if row.turns and row.turns[-1].problem else self.teacher.prompt(row)
+            prompt = None if row.turns and row.turns[-1].problem else self.ask(row)
             if prompt is None:
                 self.finished[index] = self.rows.pop(index)
             elif self.allowance.start(held := self.most(prompt)):
@@ -148,9 +205,12 @@ class _Cutter:
         self.folder, self.teacher, self.next, self.part_rows = folder, teacher, start, part_rows
         self.parts = len(list(folder.glob("part-*.parquet")))
 
-    def full_parts(self, finished: dict[int, Row]) -> None:
+    def full_parts(self, finished: dict[int, Row]) -> bool:
+        """Cuts those that can be; whether there was one."""
+        before = self.parts
         while len(finished) >= self.part_rows and all(i in finished for i in range(self.next, self.next + self.part_rows)):
             self._cut(finished, self.next + self.part_rows)
+        return self.parts > before
 
     def rest(self, finished: dict[int, Row], count: int) -> None:
         if self.next < count:
@@ -171,7 +231,7 @@ class _Cutter:
         records: list[dict[str, Any]] = []
         for i in range(self.next, stop):
             row = finished.pop(i)
-            record = {"index": i, "tokens": sum(turn.tokens for turn in row.turns), "candidates": [asdict(c) for c in self._read(row)]}
+            record = {"index": i, "tokens": sum(turn.tokens for turn in row.turns), "candidates": [vars(c) for c in self._read(row)]}
             cost = sum(turn.cost for turn in row.turns)
             records.append(record | ({"cost": cost} if cost else {}))
         write_part(self.folder / f"part-{self.parts:05d}.parquet", records)

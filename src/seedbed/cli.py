@@ -139,6 +139,8 @@ def run(
     minutes: Annotated[float | None, typer.Option("--max-minutes", help="Stop fitting and generating in time to end after about M minutes.")] = None,
     tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Generate at most T tokens in this call.")] = None,
     cost: Annotated[float | None, typer.Option("--max-cost", help="Pay at most C in this call, by price_in and price_out of the engines.")] = None,
+    on: Annotated[str, typer.Option(metavar="here|ray|ray://HOST:PORT", help="Where rows are completed: this process, or a Ray cluster.")] = "here",
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Make the I-th of N parts of the candidates and no more.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """From sample to dataset, numbers and report; go on after a stop with the same command."""
@@ -149,9 +151,22 @@ def run(
         raise typer.BadParameter(f"must be above 0. Got {minutes}.", param_hint="--max-minutes")
     if cost is not None and not cost > 0:
         raise typer.BadParameter(f"must be above 0. Got {cost}.", param_hint="--max-cost")
+    if on not in ("here", "ray") and not on.startswith("ray://"):
+        raise typer.BadParameter(f"must be here, ray or ray://HOST:PORT. Got {on!r}.", param_hint="--on")
+    if cost is not None and on != "here":
+        raise typer.BadParameter("money is counted where rows are completed: leave --on or --max-cost out.", param_hint="--max-cost")
+    part = _shard(shard)
     loaded = _load(recipe, sets)
     with _interruptible("seedbed " + " ".join(sys.argv[1:])):
-        done = carry_out(loaded, out, replace=replace, limits=Limits(minutes, tokens, cost))
+        if part:
+            from seedbed.shards import make_shard
+
+            place, start, made = make_shard(loaded, out, *part, Limits(minutes, tokens, cost), on)
+            print(f"{place}: {made} rows from {start} on. When all shards are there: the same command without --shard.")
+            if as_json:
+                print(json.dumps({"folder": str(place), "start": start, "rows": made}))
+            return
+        done = carry_out(loaded, out, replace=replace, limits=Limits(minutes, tokens, cost), on=on)
     _print_scores(done.scores)
     print(f"\n{done.verdict}\n\nReport  {done.folder / 'report.html'}\nDataset {done.folder / 'dataset'}")
     if as_json:
@@ -307,6 +322,34 @@ def env(as_json: AsJson = False) -> None:
         print(f"{name:24} {value}")
     if as_json:
         print(json.dumps(found))
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe whose model and engine to try too.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Try everything that a run leans on, and say what to change; exit 1 where something is broken."""
+    from seedbed.doctor import doctor as examine
+    from seedbed.doctor import to_json
+
+    checks = examine(_load(recipe, sets) if recipe else None, out)
+    for check in checks:
+        print(f"{check.state:5} {check.name:20} {check.found}" + (f"\n{'':26} {check.advice}" if check.advice else ""))
+    if as_json:
+        print(json.dumps(to_json(checks)))
+    raise typer.Exit(any(check.state == "bad" for check in checks))
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise typer.BadParameter(f"must be I/N with 1 <= I <= N, such as 3/8. Got {text!r}.", param_hint="--shard")
+    return int(number), int(of)
 
 
 def _load(path: Path, sets: list[str]) -> Recipe:

@@ -21,7 +21,7 @@ from seedbed.gain import FULL_ROWS, Ruler, Scorer, decisive, lessons
 from seedbed.grow import Grown, Timer, grow, own, step_names
 from seedbed.limits import Limits
 from seedbed.recipe import Recipe
-from seedbed.run import measured
+from seedbed.run import examples_of, measured
 from seedbed.stats import equal_draw
 from seedbed.store import Journal, Store, fingerprint, read_json, write_json, write_text
 from seedbed.types import Example, Sample, seed_for
@@ -136,7 +136,7 @@ class _Cell:
     arm: Arm
     seed: int
     grown: Grown
-    rows: list[Example]
+    rows: Sequence[Example]
 
 
 class _Table:
@@ -296,7 +296,7 @@ class _Table:
             recipe, sample = cell.arm.recipe, self.samples[cell.seed]
             unit = f"{cell.grown.names['kept']}/{n}/{fingerprint([m.facts() for m in recipe.metrics])}/measures"
             if unit not in self.known and not self.clock.over():
-                made = [Example(c.id, c.fields or {}) for c in cell.grown.kept if not (c.annotated and sample.task.has_labels)]
+                made = examples_of(cell.grown.kept, sample, recipe)
                 drawn = equal_draw(made, min(n, len(made)), seed_for(recipe.seed, "compare", "measures"))
                 said = [m for component in recipe.metrics for m in measured(component, sample, drawn, seed_for(recipe.seed, "scores"))]
                 self.known[unit] = {m.name: {k: getattr(m, k) for k in ("value", "low", "high", "real")} for m in said}

@@ -48,7 +48,7 @@ def computed(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, as
     weights, disk = _learning(shape, generator, products if frozen else 4)
     fit = steps * device.seconds(shape.fit(batch * length, length, frozen), 2 * weights, products)
     fit += forms * epochs * device.seconds(shape.forward(len(sample.dev) * length, length), weights, products)
-    slots = getattr(engine, "slots", 1)
+    slots = getattr(engine, "slots", getattr(engine, "max_num_seqs", 1))
     prefill = how.count * device.seconds(shape.forward(read, read), width * shape.parameters, width)
     held = width * shape.parameters + shape.cache_bytes(slots * (read + made / 2), width)
     decode = math.ceil(how.count * made / slots) * device.seconds(shape.forward(slots, read + made / 2), held, width)

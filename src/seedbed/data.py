@@ -7,12 +7,11 @@ to fit, and rows of the same passage, input or group never stand on two sides. (
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,9 +21,9 @@ from seedbed.errors import DataError, did_you_mean
 from seedbed.layouts import chats
 from seedbed.readers import HUB, Table, read
 from seedbed.task import Task, labels_of
-from seedbed.types import Candidate, Example, Sample, seed_for
+from seedbed.types import Example, Sample, seed_for
 
-__all__ = ["SampleSpec", "Table", "examples", "load_sample", "read", "record", "write_dataset"]
+__all__ = ["SampleSpec", "Table", "examples", "load_sample", "read", "record"]
 
 ADDED = ("provenance", "synthetic")
 """Columns that `write_dataset` adds, so that no task can use their names."""
@@ -313,66 +312,3 @@ def _quotas(counts: Mapping[str, int], want: int, least: int, most: Mapping[str,
         for label in sorted((c for c in counts if got[c] > least), key=lambda c: ideal[c] - got[c])[:over]:
             got[label] -= 1
     return got
-
-
-@dataclass(frozen=True)
-class Written:
-    """The data file of a dataset: its place in the folder, Arrow schema and rows; nbytes: of the rows in memory, size: of the file."""
-
-    file: str
-    schema: Any
-    rows: int
-    nbytes: int
-    size: int
-
-
-def data_file(kept: Sequence[Candidate]) -> str:
-    """`data/train-DIGEST.parquet`. `datasets` caches a local folder by its card and file names, not by what is in them: so the name says it."""
-    digest = hashlib.sha256(json.dumps([[c.id, c.fields, c.provenance, c.annotations] for c in kept], default=dict).encode()).hexdigest()
-    return f"data/train-{digest[:16]}.parquet"
-
-
-def write_dataset(folder: Path, task: Task, kept: Sequence[Candidate], card: Callable[[Written], str]) -> None:
-    """The rows in `data_file(kept)` and README.md (the card of that file); `datasets.load_dataset(folder)` opens it. Equal input, equal bytes.
-
-    Columns: the task's, `provenance` {candidate, index, sources, weights, generator, model, annotations}, of which the four before the last
-    are None where `Candidate.provenance` lacks them, and `synthetic`, always true. annotations: {annotator, labels, probabilities} of each
-    annotator, the likeliest label first. Lists are nested; those of no common type are JSON texts.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    records = [c.fields for c in kept if c.fields is not None]
-    if len(records) != len(kept):
-        raise ValueError("a candidate without fields cannot be kept.")
-    columns = {name: _column([r[name] for r in records], name in task.structured) for name in task.columns}
-    schema = {"sources": pa.list_(pa.string()), "weights": pa.list_(pa.float64()), "generator": pa.string(), "model": pa.string()}
-    said = {"annotator": pa.string(), "labels": pa.list_(pa.string()), "probabilities": pa.list_(pa.float64())}
-    origins = [
-        {"candidate": c.id, "index": c.index, "annotations": [(kind, list(p), list(p.values())) for kind, p in c.annotations.items()]}
-        | {name: c.provenance.get(name) for name in schema}
-        for c in kept
-    ]
-    shape = {"candidate": pa.string(), "index": pa.int64()} | schema | {"annotations": pa.list_(pa.struct(said))}
-    columns["provenance"] = pa.array(origins, pa.struct(shape))
-    columns["synthetic"] = pa.array([True] * len(kept), pa.bool_())
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    file = folder / data_file(kept)
-    pq.write_table(pa.table(columns), file)
-    table = pq.read_table(file)  # as a reader gets it: its size in memory is the one that `datasets` counts
-    written = Written(data_file(kept), table.schema, len(table), table.nbytes, file.stat().st_size)
-    (folder / "README.md").write_bytes(card(written).encode())
-
-
-def _column(values: list[Any], structured: bool) -> Any:
-    import pyarrow as pa
-
-    if not structured:
-        return pa.array(values, pa.string())
-    try:
-        nested = pa.array(values)
-        if json.dumps(nested.to_pylist()) == json.dumps(values):  # Arrow unifies silently: 1 to 1.0, a missing key to None
-            return nested
-    except pa.ArrowException:
-        pass  # mixed types: JSON holds them
-    return pa.array([json.dumps(value, ensure_ascii=False) for value in values], pa.string())

@@ -22,7 +22,7 @@ from seedbed.candidates import complete, cost_of, rows_done
 from seedbed.computed import COMPUTED, Cost, all_epochs, computed, forms_of, texts_of
 from seedbed.data import load_sample
 from seedbed.errors import ModelError
-from seedbed.gain import FULL_ROWS, MIN_TEST, measure_gain, training_sets
+from seedbed.gain import FULL_ROWS, MIN_TEST, MOST_KEPT, measure_gain, training_sets
 from seedbed.generators.soft import DEV_TEXTS
 from seedbed.grow import step_names
 from seedbed.limits import Allowance, Deadline
@@ -244,7 +244,7 @@ def _annotating(recipe: Recipe, sample: Sample, fitted: Path | None, assumed: li
     assumed += [f"annotator {a.kind} of a model without weights costs nothing" for a in recipe.annotators if a not in priced]
 
     def asked(n: int) -> float:
-        return _timed(lambda: [a.settings.annotate(made[:n], sample, 0, backing) for a in priced])
+        return _timed(lambda: [list(a.settings.annotate(made[:n], sample, 0, backing).rows) for a in priced])
 
     few, more = asked(SMALL), asked(LARGE)
     each = max(0.0, more - few) / (LARGE - SMALL)
@@ -261,7 +261,7 @@ def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     if more.absent:
         assumed.append(f"the student costs nothing, for it cannot be tried out here: {more.absent}")
     n = min(kept, len(sample.dev) + len(sample.test), len(sample.fit))
-    rows = kept + sum(len(part) for part in (sample.fit, sample.dev, sample.test)) + min(FULL_ROWS, len(sample.more))
+    rows = min(kept, MOST_KEPT) + sum(len(part) for part in (sample.fit, sample.dev, sample.test)) + min(FULL_ROWS, len(sample.more))
     features = max(0.0, more.cold - more.warm) / more.rows
     imports = max(0.0, few.cold - few.warm - few.rows * features)
     metrics = _power([(few.n, few.metrics), (more.n, more.metrics)], n)

@@ -12,6 +12,7 @@ import numpy as np
 
 from seedbed.scores import bleu_of, bleu_statistics, exact_match, pass_at_1
 from seedbed.stats import DRAWS, Difference, equal_draw, paired_difference
+from seedbed.store import Mapped
 from seedbed.task import Task
 from seedbed.types import Candidate, Example, Sample, Student, seed_for
 
@@ -24,6 +25,8 @@ MASS, MOST_LABELS = 0.99, 5
 """Of a distribution over labels, what is taught: a student's time grows with the labels of a row, and unlikely ones say little."""
 FULL_ROWS = 2000
 """The most real rows of the `full` arm and of the real-only curve."""
+MOST_KEPT = 20_000
+"""The most synthetic rows that a student learns from: an arm of a million would say nothing more, and take days."""
 FRACTIONS = (0.25, 0.5, 1.0)
 FEWEST_BLOCKS = 4
 """So many test rows must change, all for the better, before a percentile interval can leave out 0: exp(-4) < 0.025 < exp(-3)."""
@@ -99,7 +102,7 @@ class _Point:
         return self.real + self.synthetic
 
 
-def lessons(kept: Sequence[Candidate], target: str, by: str | None) -> list[Example]:
+def lessons(kept: Sequence[Candidate], target: str, by: str | None) -> Sequence[Example]:
     """What a student learns from kept rows. by: the annotator whose distribution a row teaches where its likeliest label is the row's own; None:
     the label alone. Of a distribution the likeliest labels are taught, up to `MASS` and `MOST_LABELS`."""
 
@@ -115,7 +118,7 @@ def lessons(kept: Sequence[Candidate], target: str, by: str | None) -> list[Exam
             found[label], mass = probability, mass + probability
         return found
 
-    return [Example(c.id, c.fields or {}, target_probs=soft(c)) for c in kept]
+    return Mapped(kept, lambda c: Example(c.id, c.fields or {}, target_probs=soft(c)))
 
 
 def measure_gain(
@@ -132,26 +135,29 @@ def measure_gain(
 
     A seed redraws which rows a part of a set has, and is the student's own. A whole set has nothing to redraw: there a student that
     draws no random number gives the same answers for every seed, and the interval holds the test rows' uncertainty alone. dev goes to
-    the student for its choices; test rows go to no `learn`. volumes: synthetic rows per row of fit + dev, for the curve.
+    the student for its choices; test rows go to no `learn`. volumes: synthetic rows per row of fit + dev, for the curve. Of more than
+    `MOST_KEPT` kept rows each seed draws so many.
     unit(name, make): gives make()'s value (the predictions on test, a list of strings), or what it gave under that name before.
     Nothing is measured, with the reason in `note`: plain tasks, tests under `MIN_TEST` rows, a student that cannot do the task.
     """
     metric, reason = decisive(sample, student)
-    heads = _heads(sample, len(kept))
+    most = min(len(kept), MOST_KEPT)
+    heads = _heads(sample, most)
     if reason:
         return Gain(metric, {name: Arm(None, None, None, 0, p.n_train) for name, p in heads.items()}, None, None, (), reason)
     ruler = Ruler(sample.task, sample.test, metric, seed_for(seed, "gain", "bootstrap"))
-    points = _points(sample, len(kept), volumes, heads)
+    points = _points(sample, most, volumes, heads)
     scorers: dict[_Point, Scorer] = {}
     for point in points:
         scorers[point] = ruler.scorer([_predict(sample, kept, student, point, seed, s, unit) for s in range(seeds)])
     measured = {p: Arm(*ruler.interval(scorers[p], seeds), seeds, p.n_train) for p in points}
     arms = {name: measured[p] if p in measured else Arm(None, None, None, 0, p.n_train) for name, p in heads.items()}
     curve = tuple({"arm": p.arm, "volume": p.volume, **measured[p].to_json()} for p in points if p.arm != "synthetic")
-    if not kept:
+    if not most:
         return Gain(metric, arms, None, None, curve, "no synthetic rows were kept")
     difference = ruler.difference(scorers[heads["real"]], scorers[heads["both"]], seeds)
     note = [_flat(points, scorers, measured, ruler, seeds), _worth(points, measured, heads["both"], difference)]
+    note += [f"a student learns from {most} of the {len(kept)} kept rows, drawn for each seed"] if most < len(kept) else []
     smallest = max(difference.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)
     return Gain(metric, arms, difference, smallest, curve, "; ".join(part for part in note if part))
 
@@ -197,6 +203,7 @@ def _points(sample: Sample, kept: int, volumes: Sequence[float], heads: Mapping[
 
 def training_sets(sample: Sample, kept: int, volumes: Sequence[float]) -> list[int]:
     """Rows of each set that `measure_gain` would train a student on, once a seed."""
+    kept = min(kept, MOST_KEPT)
     return [p.n_train for p in _points(sample, kept, volumes, _heads(sample, kept))]
 
 

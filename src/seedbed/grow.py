@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from seedbed import fleet
 from seedbed.annotations import annotate, annotated, annotation_facts
 from seedbed.answers import answered, drafts, labelled, pool_rows
-from seedbed.candidates import complete, read_candidates, rows_done
+from seedbed.candidates import adopt, complete, each_candidate, rows_done
 from seedbed.catalog import guarded
 from seedbed.limits import FIT_SHARE, GENERATE_SHARE, Allowance, Deadline, Limits, Purse
 from seedbed.parts import Component
-from seedbed.recipe import Recipe
+from seedbed.recipe import Recipe, build
 from seedbed.relay import Relay
 from seedbed.report.closeup import VERSION as CLOSEUP
 from seedbed.sifting import sift, sifted
-from seedbed.store import Store, file_hash, fingerprint, write_json
+from seedbed.store import Store, file_hash, fingerprint, read_json, write_json
+from seedbed.task import Task
 from seedbed.types import Backing, Candidate, ModelRef, Sample, Session, Teacher, seed_for
 
 
@@ -42,7 +48,8 @@ class Timer:
 
 @dataclass(frozen=True)
 class Grown:
-    """Kept and dropped rows. recipe: with the counts that a limit left; names: its steps. fitted: the teacher, or None where nothing needs one.
+    """Kept and dropped rows, on disk until they are asked for. recipe: with the counts that a limit left; names: its steps. fitted: the
+    teacher, or None where nothing needs one.
 
     engine, annotators: facts of them. cut: as of `Limits.cut`.
     """
@@ -50,8 +57,8 @@ class Grown:
     recipe: Recipe
     names: Mapping[str, str]
     fitted: Path | None
-    kept: list[Candidate]
-    dropped: list[dict[str, Any]]
+    kept: Sequence[Candidate]
+    dropped: Sequence[dict[str, Any]]
     engine: Mapping[str, Any]
     annotators: list[dict[str, Any]]
     cut: dict[str, Any]
@@ -59,19 +66,20 @@ class Grown:
 
 @dataclass(frozen=True)
 class _Made:
-    """Candidates of the first `rows` rows, read when they are asked for. engine: facts of it."""
+    """Candidates of the first `rows` rows, read when they are asked for, one at a time. engine: facts of it."""
 
-    read: Callable[[], list[Candidate]]
+    read: Callable[[], Iterable[Candidate]]
     rows: int
     engine: dict[str, Any]
 
 
-def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Timer) -> Grown:
-    """Makes the steps that are missing; a limit ends the fit with its best so far, and generating with the rows finished."""
+def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Timer, on: str = fleet.HERE) -> Grown:
+    """Makes the steps that are missing; a limit ends the fit with its best so far, and generating with the rows finished. on: "here", "ray" or
+    ray://host:port, where rows are completed."""
     deadline = limits.deadline()
     names, short, fitted, teacher = step_names(recipe, sample), {}, None, None
     if recipe.asks_teacher:
-        short = timer.time("teacher", lambda: _fit(store, names["teacher"], recipe, sample, deadline.share(FIT_SHARE)))
+        short = timer.time("teacher", lambda: fit(store, names["teacher"], recipe, sample, deadline.share(FIT_SHARE)))
         names = step_names(recipe, sample, short)
         fitted = folder = store.path(names["teacher"])
         teacher = own("generator", recipe.generator, lambda: recipe.generator.settings.load(folder, sample.task, recipe.model.name))
@@ -82,9 +90,10 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
 
     allowance = Allowance(recipe.generate.max_tokens, limits.tokens, deadline.share(GENERATE_SHARE), timer.purse)
     made = _Made(list, 0, {})
-    if teacher and recipe.generate.count:
-        made = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher, session, allowance))
-    asked = timer.time("candidates", lambda: _ask(store, names, recipe, sample, teacher, session, allowance))
+    with hands(on, recipe, sample, teacher, fitted, session) as asked_at:
+        if teacher and recipe.generate.count:
+            made = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher, asked_at, allowance))
+        asked = timer.time("candidates", lambda: _ask(store, names, recipe, sample, teacher, asked_at, allowance))
     wanted = recipe.generate.count + (min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0)
     cut = limits.cut(made.rows + asked.rows, wanted, short)
     done = _done(recipe, made.rows, asked.rows if cut else None)
@@ -96,13 +105,58 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
             write = partial(_annotate, part, done, sample, backing)
             said[step] = timer.time("annotations", partial(store.step, names[step], write))
 
-    def candidates() -> list[Candidate]:
+    def candidates() -> Iterator[Candidate]:
         new, given = (annotated(said[s], p.read()) if s in said else p.read() for s, p in (("annotations", made), ("labels", asked)))
-        return [*new, *labelled(sample.task, given, str(recipe.label_by))]
+        return chain(new, labelled(sample.task, given, str(recipe.label_by)))
 
     kept, dropped = sifted(timer.time("kept", lambda: store.step(names["kept"], lambda out: sift(out, candidates(), done, sample))))
     facts = [fact | ({"of": "pool"} if step == "labels" else {}) for step, folder in said.items() for fact in annotation_facts(folder)]
     return Grown(done, names, fitted, kept, dropped, made.engine or asked.engine, facts, cut)
+
+
+@dataclass(frozen=True)
+class _Hire:
+    """Makes the teacher and the engine of a hand on another machine. folder: the fitted teacher's; where it is not there, of its files."""
+
+    recipe: str
+    base: Path
+    task: Task
+    folder: Path
+    files: Mapping[str, bytes]
+
+    def __call__(self) -> tuple[Teacher, Session]:
+        recipe, folder = build(tomllib.loads(self.recipe), self.base), self.folder
+        if not folder.is_dir():
+            folder = Path(tempfile.mkdtemp())
+            for name, content in self.files.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
+        teacher = recipe.generator.settings.load(folder, self.task, recipe.model.name)
+        return teacher, Relay(recipe.engine.settings.open(teacher.model))
+
+
+@contextmanager
+def hands(
+    on: str, recipe: Recipe, sample: Sample, teacher: Teacher | None, fitted: Path | None, here: Callable[[ModelRef], Session]
+) -> Iterator[Callable[[ModelRef], Session]]:
+    """Whom to ask for completions: this process's engine, or a fleet, started when it is first asked."""
+    if on == fleet.HERE or teacher is None or fitted is None:
+        yield here
+        return
+    started: list[fleet.Fleet] = []
+
+    def session(model: ModelRef) -> Session:
+        if not started:
+            files = {str(p.relative_to(fitted)): p.read_bytes() for p in fitted.rglob("*") if p.is_file() and not p.name.startswith("checkpoint-")}
+            hire = _Hire(recipe.to_toml(), recipe.base.resolve(), sample.task, fitted.resolve(), files)
+            started.append(fleet.Fleet(on, hire, teacher, recipe.where.cpus))
+        return cast("Session", started[0])  # it completes rows, and candidates.complete knows
+
+    try:
+        yield session
+    finally:
+        for one in started:
+            one.close()
 
 
 def _annotate(made: _Made, recipe: Recipe, sample: Sample, backing: Backing, out: Path) -> None:
@@ -116,7 +170,7 @@ def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None =
     names = {"sample": f"sample-{made[0]}"}
     gen, asks = recipe.generate, recipe.annotate.model_dump() if recipe.annotate else None
     annotators = [a.facts() for a in recipe.annotators]
-    chain: dict[str, Any] = {
+    steps: dict[str, Any] = {
         "teacher": [recipe.generator.fit_facts(), recipe.model.name, model_identity(recipe.model.name), *([short] if short else [])],
         "candidates": [recipe.engine.facts(), asdict(gen.sampling), recipe.generator.use_facts()],
         "annotations": [gen.count, annotators],
@@ -124,8 +178,8 @@ def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None =
         "scores": [[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump(), CLOSEUP],
     }
     if not recipe.annotators:
-        del chain["annotations"]
-    for step, facts in chain.items():
+        del steps["annotations"]
+    for step, facts in steps.items():
         made.append(fingerprint(made[-1], facts))
         names[step] = f"{step}-{made[-1]}"
     if asks:
@@ -165,7 +219,7 @@ def _done(recipe: Recipe, rows: int, asked: int | None) -> Recipe:
     return replace(recipe, generate=generate, annotate=recipe.annotate.model_copy(update={"count": asked}))
 
 
-def _fit(store: Store, name: str, recipe: Recipe, sample: Sample, deadline: Deadline) -> Mapping[str, Any]:
+def fit(store: Store, name: str, recipe: Recipe, sample: Sample, deadline: Deadline) -> Mapping[str, Any]:
     """Fits the teacher; nothing when it is whole. Else where the deadline cut it, and then the teacher so far is a step of its own."""
     if store.path(name).exists():
         return {}
@@ -190,13 +244,17 @@ def _generate(
     """Makes the candidates that are missing, as far as the allowance goes."""
     count, whole = recipe.generate.count, store.path(name)
     if (whole / "engine.json").exists() and rows_done(whole) >= count:
-        return _Made(lambda: read_candidates(whole, count), count, json.loads((whole / "engine.json").read_text()))
-    opened, folder = session(teacher.model), store.reopen(name)
-    seed, how = seed_for(recipe.seed, "candidates"), recipe.generate.sampling
-    rows, uncut = own("engine", recipe.engine, lambda: complete(folder, teacher, opened, sample, count, seed, how, allowance=allowance))
-    write_json(folder / "engine.json", facts := dict(opened.describe()))
+        return _Made(lambda: each_candidate(whole, count), count, json.loads((whole / "engine.json").read_text()))
+    folder, rows, uncut = store.reopen(name), count, list[Candidate]()
+    adopt(whole, folder)
+    if not (folder / "engine.json").exists() or rows_done(folder) < count:
+        opened = session(teacher.model)
+        seed, how = seed_for(recipe.seed, "candidates"), recipe.generate.sampling
+        rows, uncut = own("engine", recipe.engine, lambda: complete(folder, teacher, opened, sample, count, seed, how, allowance=allowance))
+        write_json(folder / "engine.json", dict(opened.describe()))
+    facts = read_json(folder / "engine.json")
     folder = store.close(name) if rows == count else folder
-    return _Made(lambda: [*read_candidates(folder, rows), *uncut], rows, facts)
+    return _Made(lambda: chain(each_candidate(folder, rows), uncut), rows, facts)
 
 
 def _ask(

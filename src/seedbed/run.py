@@ -14,8 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from seedbed import fleet
 from seedbed.catalog import guarded
-from seedbed.data import load_sample, write_dataset
+from seedbed.data import load_sample
+from seedbed.dataset import write_dataset
 from seedbed.errors import ComponentError, RecipeError, RunFailed, StoreError
 from seedbed.gain import Gain, lessons, measure_gain
 from seedbed.grow import Grown, Timer, grow, model_folder, own, sizes, step_names
@@ -27,8 +29,8 @@ from seedbed.report.closeup import closeup
 from seedbed.report.facts import Facts
 from seedbed.report.page import page as render
 from seedbed.report.verdict import verdict
-from seedbed.store import Journal, Store, write_json, write_text
-from seedbed.types import Example, Measure, Sample, seed_for
+from seedbed.store import Journal, Mapped, Store, write_json, write_text
+from seedbed.types import Candidate, Example, Measure, Sample, seed_for
 from seedbed.volume import grow_until_flat
 from seedbed.weights import need_weights, untuned
 
@@ -44,11 +46,12 @@ class Run:
     verdict: str
 
 
-def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limits: Limits = UNLIMITED) -> Run:
+def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limits: Limits = UNLIMITED, on: str = fleet.HERE) -> Run:
     """Carries the recipe out in OUT/<name>; finished steps are not made again.
 
     A limit ends the fit with its best so far, and generating with the rows finished; what follows is made of these, exactly as if
-    `generate.count` were their number. A later call goes on from there to the bytes of a run that was never limited.
+    `generate.count` were their number. A later call goes on from there to the bytes of a run that was never limited. on: "here", "ray" or
+    ray://host:port (extra `ray`): where rows are completed; it changes no row.
 
     Raises StoreError when the folder holds another recipe's results (replace: make those anew, keep the steps that still fit),
     RunFailed when no row is kept, and what the parts raise.
@@ -60,19 +63,21 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limi
         claim(store, recipe, replace)
         timer = Timer(_earlier(store, ".seconds.json"), Purse(limits.cost, sum(_earlier(store, ".cost.json").values())))
         try:
-            return _steps(store, recipe, timer, replace, limits)
+            return _steps(store, recipe, timer, replace, limits, on)
         finally:
             write_json(store.path(".seconds.json"), timer.seconds)
             if timer.purse.spent:
                 write_json(store.path(".cost.json"), {"cost": timer.purse.spent})
 
 
-def _steps(store: Store, recipe: Recipe, timer: Timer, replace: bool, limits: Limits) -> Run:
+def _steps(store: Store, recipe: Recipe, timer: Timer, replace: bool, limits: Limits, on: str) -> Run:
     sample: Sample = timer.time("sample", lambda: load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base))
     name = step_names(recipe, sample)["sample"]
     _same_data(store, name, replace)
     store.step(name, lambda folder: write_json(folder / "sample.json", _describe(sample)))
-    made = grow_until_flat(store, recipe, sample, limits, timer) if recipe.generate.auto else (grow(store, recipe, sample, limits, timer), None)
+    made = (
+        grow_until_flat(store, recipe, sample, limits, timer, on) if recipe.generate.auto else (grow(store, recipe, sample, limits, timer, on), None)
+    )
     grown, volume = made
     counts = _counts(grown, sample) | ({"auto": volume} if volume else {})
     if not grown.kept:
@@ -152,7 +157,7 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any]) -> No
     """scores.json, closeup.json and verdict.txt; each (arm, volume, seed) of the gain is a unit in the journal."""
     recipe, seed = grown.recipe, seed_for(grown.recipe.seed, "scores")
     # Of an annotated row with a label every word is the user's own: there is nothing to measure.
-    made = [Example(c.id, c.fields or {}) for c in grown.kept if not (c.annotated and sample.task.has_labels)]
+    made = examples_of(grown.kept, sample, recipe)
     measures = [m for component in recipe.metrics for m in measured(component, sample, made, seed)]
     rows = lessons(grown.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None)
     with closing(Journal(out / "units.jsonl")) as journal:
@@ -169,6 +174,13 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any]) -> No
     write_json(out / "closeup.json", closeup(sample, grown.kept, seed))
     write_text(out / "verdict.txt", gain.verdict + "\n")
     write_json(out / "scores.json", {"measures": [asdict(m) for m in measures], "gain": gain.to_json(), "counts": counts})
+
+
+def examples_of(kept: Sequence[Candidate], sample: Sample, recipe: Recipe) -> Sequence[Example]:
+    """The kept rows that metrics look at."""
+    if recipe.annotate and sample.task.has_labels:
+        kept = [c for c in kept if not c.annotated]
+    return Mapped(kept, lambda c: Example(c.id, c.fields or {}))
 
 
 def measured(component: Component, sample: Sample, rows: Sequence[Example], seed: int) -> list[Measure]:

@@ -26,11 +26,13 @@ class ModelSpec(BaseModel):
 
 
 class Where(BaseModel):
-    """What cannot change a result. device: that a `shape` is estimated for. price_per_hour: of the machine, in any currency."""
+    """What cannot change a result. device: that a `shape` is estimated for. price_per_hour: of the machine, in any currency. cpus: of one hand of
+    `--on ray`, where the cluster has no GPU; with GPUs a hand has one."""
 
     model_config = FROZEN
     device: DeviceName = "h100"
     price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    cpus: Annotated[float, Field(gt=0)] = 1.0
 
 
 class Generate(BaseModel):

@@ -18,7 +18,7 @@ TIMES = 20
 SEEDS = 3
 
 
-def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Timer) -> tuple[Grown, dict[str, Any]]:
+def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Timer, on: str) -> tuple[Grown, dict[str, Any]]:
     """Doubles the candidates, from one for each row of fit + dev, until a doubling raises the student's score on dev by less than one standard
     error of the difference (paired bootstrap over dev rows and seeds); (what was grown, the steps and why they ended).
 
@@ -30,7 +30,7 @@ def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits
     count, before, steps = cap if reason else min(sample.n, cap), None, list[dict[str, Any]]()
     while True:
         left = limits if end is None else replace(limits, minutes=max(1e-3, (end - time.monotonic()) / 60))
-        grown = grow(store, replace(recipe, generate=recipe.generate.model_copy(update={"count": count})), sample, left, timer)
+        grown = grow(store, replace(recipe, generate=recipe.generate.model_copy(update={"count": count})), sample, left, timer, on)
         if reason:
             return grown, {"steps": [], "why": f"nothing to stop by: {reason}"}
         scorer, ruler = _on_dev(recipe, sample, grown, timer)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, overload
 
-from seedbed.lm.classify import Learner, unsupported
+from seedbed.lm.classify import Learned, Learner, head, lesson_of, tfidf, unsupported
 from seedbed.types import Annotations, Backing, Candidate, Example, Sample
 
 if TYPE_CHECKING:
     from seedbed.task import Task
+
+TOGETHER = 1000
+"""Candidates that are judged at once."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,52 @@ class Classifier(Learner):
 
     version: ClassVar[int] = 1
 
+    features: Literal["encoder", "tfidf"] = "encoder"
+
     def supports(self, task: Task) -> str:
         """The reason why not, or "" for a task with labels."""
         return unsupported("classifier annotator", task)
 
     def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations:
         """Rows of label -> probability; facts: what the training chose, and `candidates_cut`, those longer than a tuned model can read."""
-        task = sample.task
-        learned = self.learned("[annotator]", task, sample.fit, sample.dev, seed)
-        whole = [c for c in candidates if c.fields is not None]
-        inputs = [Example(c.id, {name: (c.fields or {})[name] for name in task.inputs}) for c in whole]
-        said = {id(c): dict(zip(learned.labels, p.tolist(), strict=True)) for c, p in zip(whole, learned.probabilities(inputs), strict=True)}
-        return Annotations([said.get(id(c), {}) for c in candidates], dict(learned.facts) | {"candidates_cut": learned.cut(inputs)})
+        learned = self._learned(sample, seed)
+        cut = sum(learned.cut(_inputs(sample, candidates[i : i + TOGETHER])) for i in range(0, len(candidates), TOGETHER))
+        return Annotations(_Read(learned, candidates, sample), dict(learned.facts) | {"candidates_cut": cut})
+
+    def _learned(self, sample: Sample, seed: int) -> Learned:
+        if self.features == "tfidf":
+            lesson = lesson_of("[annotator]", sample.task, sample.fit)
+            return head(tfidf(sample.task, lesson.rows), sample.task, lesson, sample.dev)
+        return self.learned("[annotator]", sample.task, sample.fit, sample.dev, seed)
+
+
+def _inputs(sample: Sample, candidates: Sequence[Candidate]) -> list[Example]:
+    """Of those with fields."""
+    return [Example(c.id, {name: c.fields[name] for name in sample.task.inputs}) for c in candidates if c.fields is not None]
+
+
+class _Read(Sequence[Mapping[str, float]]):
+    """Distributions, made a part at a time when they are asked for; empty for candidates without fields."""
+
+    def __init__(self, learned: Learned, candidates: Sequence[Candidate], sample: Sample) -> None:
+        self.learned, self.candidates, self.sample = learned, candidates, sample
+        self.number, self.part = -1, list[Mapping[str, float]]()
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    @overload
+    def __getitem__(self, place: int) -> Mapping[str, float]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Mapping[str, float]]: ...
+    def __getitem__(self, place: int | slice) -> Mapping[str, float] | list[Mapping[str, float]]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        number, at = divmod(range(len(self))[place], TOGETHER)
+        if number != self.number:
+            self.number, self.part = number, self._made(self.candidates[number * TOGETHER : (number + 1) * TOGETHER])
+        return self.part[at]
+
+    def _made(self, candidates: Sequence[Candidate]) -> list[Mapping[str, float]]:
+        said = iter(self.learned.probabilities(_inputs(self.sample, candidates)).tolist())
+        return [{} if c.fields is None else dict(zip(self.learned.labels, next(said), strict=True)) for c in candidates]

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
+import tempfile
+import weakref
 import zlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from seedbed.store import Lines
 from seedbed.text import SHINGLE, jaccard, normalise, shingles
 from seedbed.types import Candidate, Sample, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
 
+KEEP, NEAR, EXACT = Verdict(True), Verdict(False, "near duplicate"), Verdict(False, "exact duplicate")
 MISSED = 0.001
 """Chance that a pair just at the threshold is overlooked, at most."""
 PERMUTATIONS = 320
@@ -45,34 +54,96 @@ class Dedup:
     threshold: Annotated[float, Field(ge=0.1, le=1)] = 0.8
 
     def judge(self, candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
-        task = sample.task
-        first: dict[tuple[str, str], int] = {}  # (given part, text) -> its place among the different ones
-        places = []
-        for c in candidates:
-            key = None if c.fields is None else (normalise(task.prefix(c.fields)), normalise(task.body(c.fields)))
-            places.append(-1 if key is None else first.setdefault(key, len(first)))
-        keys = list(first)
-        near = near_duplicates([text for _, text in keys], [group for group, _ in keys], self.threshold)
-        verdicts, seen = [], [False] * len(keys)
-        for place in places:
-            reason = "" if place < 0 else "near duplicate" if near[place] else "exact duplicate" if seen[place] else ""
-            if place >= 0:
-                seen[place] = True
-            verdicts.append(Verdict(not reason, reason))
+        import numpy as np
+
+        with _scratch(candidates) as folder:
+            texts = Texts(folder / "texts")
+            keys, salts, places = bytearray(), array("I"), array("q")
+            for i, c in enumerate(candidates):
+                if c.fields is None:
+                    continue
+                given, text = normalise(sample.task.prefix(c.fields)).encode("utf-8", "surrogatepass"), normalise(sample.task.body(c.fields))
+                texts.add(text)
+                keys += hashlib.blake2b(given + b"\0" + text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+                salts.append(zlib.crc32(given))
+                places.append(i)
+            firsts, first_of = _firsts(np.frombuffer(keys, dtype=np.uint64).reshape(-1, 2))
+            near = _near(texts.take(firsts), np.array(salts, dtype=np.uint32)[firsts], self.threshold, folder)
+        verdicts = [KEEP] * len(candidates)
+        for at, (place, first) in enumerate(zip(places, first_of.tolist(), strict=True)):
+            if near[first]:
+                verdicts[place] = NEAR
+            elif firsts[first] < at:
+                verdicts[place] = EXACT
         return verdicts
+
+
+@contextmanager
+def _scratch(candidates: Sequence[Candidate]) -> Iterator[Path]:
+    """A folder to work in: beside the candidates where they wait on disk, since what is written grows with them."""
+    beside = candidates.path.parent if isinstance(candidates, Lines) else None
+    with tempfile.TemporaryDirectory(dir=beside) as folder:
+        yield Path(folder)
+
+
+class Texts:
+    """Texts that wait in a file, each read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.file, self.ends = path.open("w+b"), array("q", [0])
+        self.places: np.ndarray | None = None
+        weakref.finalize(self, self.file.close)
+
+    def add(self, text: str) -> None:
+        self.ends.append(self.ends[-1] + self.file.write(text.encode("utf-8", "surrogatepass")))
+
+    def take(self, places: np.ndarray) -> Texts:
+        """From now on only those at the places, and no more are added."""
+        self.file.flush()
+        self.places = places
+        return self
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1 if self.places is None else len(self.places)
+
+    def __getitem__(self, i: int) -> str:
+        at = i if self.places is None else int(self.places[i])
+        return os.pread(self.file.fileno(), self.ends[at + 1] - self.ends[at], self.ends[at]).decode("utf-8", "surrogatepass")
+
+
+def _firsts(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of keys (n, 2): the places of those unlike all before (m,), in order; and for each key (n,), which of these it equals."""
+    import numpy as np
+
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: the first of equal ones comes first
+    ranked = keys[order]
+    new = np.ones(len(keys), dtype=bool)
+    new[1:] = (ranked[1:] != ranked[:-1]).any(1)
+    heads = np.sort(order[new])
+    first_of = np.empty(len(keys), dtype=np.int64)
+    first_of[order] = np.searchsorted(heads, order[new])[np.cumsum(new) - 1]
+    return heads, first_of
 
 
 def near_duplicates(texts: Sequence[str], groups: Sequence[str], threshold: float) -> list[bool]:
     """For each of the normalised texts, whether its Jaccard similarity to an earlier text of its group that was not itself one is enough.
 
     Looked at are pairs that share a band of MinHash values (Leskovec et al. 2014, 3.4); a sketch of the symmetric difference drops most that
-    cannot be similar enough, and the rest are compared exactly. Memory grows with the texts, not with the pairs.
+    cannot be similar enough, and the rest are compared exactly.
     """
+    import numpy as np
+
+    salts = np.array([zlib.crc32(group.encode("utf-8", "surrogatepass")) for group in groups], dtype=np.uint32)
+    with tempfile.TemporaryDirectory() as folder:
+        return _near(texts, salts, threshold, Path(folder))
+
+
+def _near(texts: Sequence[str] | Texts, salts: np.ndarray, threshold: float, folder: Path) -> list[bool]:
     import numpy as np
 
     dropped = np.zeros(len(texts), dtype=bool)
     if len(texts) > 1:
-        join = _Join(texts, groups, threshold)
+        join = _Join(texts, salts, threshold, folder)
         for start in range(0, len(texts), BLOCK):
             join.block(start, min(start + BLOCK, len(texts)), dropped)
     found: list[bool] = dropped.tolist()
@@ -93,37 +164,42 @@ def banding(threshold: float) -> tuple[int, int]:
 
 
 class _Join:
-    """Each text's size and sketch, its bands, and an index of the bands of the texts kept so far."""
+    """Each text's size and sketch, its bands, and an index of the bands of the texts kept so far, in files: memory holds a block of texts, a
+    band of all texts, and what the system keeps of the files."""
 
-    def __init__(self, texts: Sequence[str], groups: Sequence[str], threshold: float) -> None:
+    def __init__(self, texts: Sequence[str] | Texts, salts: np.ndarray, threshold: float, folder: Path) -> None:
         import numpy as np
 
-        self.texts, self.threshold = texts, threshold
-        parts = [_read(texts[i : i + BLOCK], groups[i : i + BLOCK], threshold) for i in range(0, len(texts), BLOCK)]
-        self.sizes, self.sketches, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
-        # Bands that two texts or more share, numbered; the slots of one are neighbours. Blank texts (size 0) have none.
-        filled = np.flatnonzero(self.sizes)
-        found, first = [], 0
-        for column in keys.T:
-            key, owner = _sorted(column[filled], filled)
-            rank, heads = _ranks(key)
-            long = np.repeat(np.diff(heads, append=len(key)) > 1, np.diff(heads, append=len(key)))
-            number = np.cumsum(rank[long] == 0) - 1 + first
-            first = int(number[-1]) + 1 if len(number) else first
-            found.append((owner[long], number))
-        owner, number = (np.concatenate(column) for column in zip(*found, strict=True))
-        self.owners, self.bands = _sorted(owner, number)
-        counts = np.bincount(number, minlength=first)
-        self.start = np.cumsum(counts) - counts
-        self.filled = np.zeros(first, dtype=np.int32)
-        self.slots = np.zeros(len(number), dtype=np.int32)
+        self.texts, self.threshold, n, bands = texts, threshold, len(texts), banding(threshold)[0]
+        self.sizes, self.sketches = np.empty(n, dtype=np.int32), np.empty((n, WORDS), dtype=np.uint64)
+        self.table = _File(folder / "bands", n)
+        for a in range(0, n, BLOCK):
+            b = min(a + BLOCK, n)
+            self.sizes[a:b], self.sketches[a:b], keys = _read([texts[i] for i in range(a, b)], salts[a:b], threshold)
+            for band in range(bands):
+                self.table.put(band, a, keys[:, band])
+        # Bands that two texts or more share get slots in the index: a band is named after its first slot, -1 has none. Nor have blank texts.
+        filled, slots = np.flatnonzero(self.sizes), 0
+        for band in range(bands):
+            key, owner = _sorted(self.table.get(band, 0, n)[filled], filled)
+            _, heads = _ranks(key)
+            counts = np.diff(heads, append=len(key))
+            long = counts > 1
+            first = np.cumsum(np.where(long, counts, 0)) - counts + slots
+            name = np.full(n, -1, dtype=np.int32)
+            name[owner] = np.repeat(np.where(long, first, -1), counts)
+            self.table.put(band, 0, name)
+            slots += int(counts[long].sum())
+        self.count = bands
+        self.slots, self.filled = (_mapped(folder / name, slots) for name in ("slots", "filled"))
 
     def block(self, a: int, b: int, dropped: np.ndarray) -> None:
         """Judges the texts a to b - 1 against those kept before, and puts the kept ones into the index."""
         import numpy as np
 
-        low, high = np.searchsorted(self.owners, [a, b])
-        bands, owners = _sorted(self.bands[low:high], self.owners[low:high])
+        names = np.stack([self.table.get(band, a, b) for band in range(self.count)])
+        held = names >= 0
+        bands, owners = _sorted(names[held], np.broadcast_to(np.arange(a, b), names.shape)[held])
         earlier = _ranks(bands)[0]
         if b - a > 1 and int(self.filled[bands].sum()) + int(earlier.sum()) > PAIRS:
             middle = (a + b) // 2
@@ -131,11 +207,11 @@ class _Join:
             self.block(middle, b, dropped)
             return
         (at, step), (near, close) = _expand(self.filled[bands]), _expand(earlier)
-        early = np.append(self.slots[self.start[bands[at]] + step], owners[near - 1 - close])
+        early = np.append(self.slots[bands[at] + step], owners[near - 1 - close])
         self._decide(*_sorted(np.append(owners[at], owners[near]), early), dropped)
         bands, owners = bands[~dropped[owners]], owners[~dropped[owners]]
         rank, heads = _ranks(bands)
-        self.slots[self.start[bands] + self.filled[bands] + rank] = owners
+        self.slots[bands + self.filled[bands] + rank] = owners
         self.filled[bands[heads]] += np.diff(heads, append=len(bands)).astype(np.int32)
 
     def _decide(self, late: np.ndarray, early: np.ndarray, dropped: np.ndarray) -> None:
@@ -158,11 +234,37 @@ class _Join:
                 dropped[i] = jaccard(shingles(self.texts[i]), shingles(self.texts[j])) >= self.threshold
 
 
-def _read(texts: Sequence[str], groups: Sequence[str], threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class _File:
+    """A table of int32, rows of n numbers."""
+
+    def __init__(self, path: Path, n: int) -> None:
+        self.file, self.n = path.open("w+b", buffering=0), n
+        weakref.finalize(self, self.file.close)
+
+    def put(self, row: int, at: int, numbers: np.ndarray) -> None:
+        self.file.seek(4 * (row * self.n + at))
+        self.file.write(numbers.astype("<i4").tobytes())
+
+    def get(self, row: int, a: int, b: int) -> np.ndarray:
+        import numpy as np
+
+        return np.frombuffer(os.pread(self.file.fileno(), 4 * (b - a), 4 * (row * self.n + a)), dtype="<i4")
+
+
+def _mapped(path: Path, n: int) -> np.ndarray:
+    """n zeros of int32 in a file. Its room is taken at once: on a full disk that is an error, and a write into a hole would be a crash."""
+    import numpy as np
+
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(4, 4 * n))
+    return np.memmap(path, dtype=np.int32, mode="r+", shape=(n,)) if n else np.zeros(0, dtype=np.int32)
+
+
+def _read(texts: Sequence[str], salts: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each text: the number of its shingles, int32 (n,); its sketch, uint64 (n, WORDS); a key of each of its bands, int32 (n, bands)."""
     import numpy as np
 
-    lengths, tokens = _tokens(texts, groups)
+    lengths, tokens = _tokens(texts, salts)
     keys = np.repeat(np.arange(len(texts), dtype=np.uint64) << np.uint64(32), lengths) | tokens
     keys.sort()
     keys = keys[np.concatenate([keys[:1] == keys[:1], keys[1:] != keys[:-1]])]  # each shingle once
@@ -199,7 +301,7 @@ def _bands(tokens: np.ndarray, bands: int, rows: int) -> np.ndarray:
     return (found >> np.uint32(1)).astype(np.int32)
 
 
-def _tokens(texts: Sequence[str], groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _tokens(texts: Sequence[str], salts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shingles of each text, repeats included: how many (n,), and the 32-bit hashes of all, one text after the other."""
     import numpy as np
 
@@ -210,7 +312,6 @@ def _tokens(texts: Sequence[str], groups: Sequence[str]) -> tuple[np.ndarray, np
     hashed = np.zeros(max(0, len(signs) - last), dtype=np.uint32)
     for i, factor in enumerate(FACTORS):
         hashed += signs[i : i + len(hashed)] * np.uint32(factor)
-    salts = np.array([zlib.crc32(group.encode("utf-8", "surrogatepass")) for group in groups], dtype=np.uint32)
     hashed ^= np.repeat(salts, lengths)[last:]
     for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
         hashed ^= hashed >> np.uint32(shift)

@@ -190,6 +190,28 @@ class Softmax:
         return Softmax(flat[:-labels].reshape(width, labels), flat[-labels:], c)
 
 
+@dataclass(frozen=True)
+class _Terms:
+    """Examples -> sparse float (n, terms); the terms and their idf come from the training rows alone."""
+
+    task: Task
+    union: Any
+
+    def __call__(self, examples: Sequence[Example]) -> Any:
+        return self.union.transform([self.task.input_text(e) for e in examples])
+
+
+def tfidf(task: Task, rows: Sequence[Example]) -> Encode:
+    """Features of words, pairs of words, and 3 to 5 letters within words; the terms and their idf are the rows'."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_union
+
+    # Marks count as words, so that a text of nothing but marks still has a term.
+    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\w+|[^\w\s]", sublinear_tf=True)
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
+    return _Terms(task, make_union(words, letters).fit([task.input_text(e) for e in rows]))
+
+
 def head(encode: Encode, task: Task, lesson: Lesson, dev: Sequence[Example]) -> Learned:
     """The logistic regression on features whose C, of `GRID`, gives dev the best log-likelihood; dev rows of unknown labels do not count.
 

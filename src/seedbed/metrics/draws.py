@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from seedbed.stats import equal_draw, spread_interval
+from seedbed.store import Mapped
+from seedbed.task import Task
 from seedbed.types import Example, Measure, Sample, seed_for
+
+TOGETHER = 10_000
+"""Rows that are read at once."""
 
 Rows = list[Example]
 
@@ -45,11 +51,7 @@ class Sides:
 
 def equal_sides(sample: Sample, kept: Sequence[Example], draws: int, seed: int, most: int | None = None) -> Sides:
     """`draws` draws without replacement of n rows of each side, `most` of these at most; the rows' order changes nothing. No draw where n is 0."""
-
-    def place(row: Example) -> tuple[str, str]:
-        return sample.task.body(row.fields), str(row.fields.get(sample.task.target or "", ""))
-
-    sides = [sorted(side, key=place) for side in (kept, (*sample.dev, *sample.test), sample.fit)]
+    sides = [in_order(sample.task, side) for side in (kept, (*sample.dev, *sample.test), sample.fit)]
     n = min(map(len, sides))
     got = f"got {len(sides[0])} kept, {len(sides[1])} dev + test and {len(sides[2])} fit"
     used = n if most is None else min(n, most)
@@ -60,3 +62,46 @@ def equal_sides(sample: Sample, kept: Sequence[Example], draws: int, seed: int, 
         a, b, c = (equal_draw(side, used, seed_for(seed, "fewer", i, j)) for j, side in enumerate(drawn))
         picked.append((a, b, c))
     return Sides(used, got, picked)
+
+
+class _Ordered(Sequence[Example]):
+    """Rows in another order, each read when it is asked for."""
+
+    def __init__(self, rows: Sequence[Example], places: Any) -> None:
+        self.rows, self.places = rows, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> Rows: ...
+    def __getitem__(self, place: int | slice) -> Example | Rows:
+        return [self.rows[i] for i in self.places[place].tolist()] if isinstance(place, slice) else self.rows[int(self.places[place])]
+
+
+_last: list[tuple[Sequence[Example], Task, Sequence[Example]]] = []
+"""The rows of a file that were put in order last: the metrics of a run ask for the same kept rows one after the other."""
+
+
+def in_order(task: Task, rows: Sequence[Example]) -> Sequence[Example]:
+    """The rows by text, then target. In memory are the texts and the order, not the rows; of these a draw reads its own."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for known, of, found in _last:
+        if known is rows and of == task:
+            return found
+    columns: list[list[Any]] = [[], []]
+    stream = iter(rows)
+    while part := list(islice(stream, TOGETHER)):
+        columns[0].append(pa.array([task.body(e.fields) for e in part], pa.large_string()))
+        columns[1].append(pa.array([str(e.fields.get(task.target or "", "")) for e in part], pa.large_string()))
+    table = pa.table([pa.chunked_array(column, pa.large_string()) for column in columns], names=["text", "target"])
+    # Bytes of UTF-8 are in the order of code points, which Python's strings are in; equal rows stay in theirs.
+    order = pc.sort_indices(table, [("text", "ascending"), ("target", "ascending")]).to_numpy()
+    ordered = _Ordered(rows, order)
+    if isinstance(rows, Mapped):
+        _last[:] = [(rows, task, ordered)]
+    return ordered

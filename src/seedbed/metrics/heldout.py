@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ROWS = 512
 """Real rows that the loss is read on, at most."""
 DRAWS = 2000
+LOOKED_AT = 50_000
+"""Kept rows that the training rows are drawn from, at most."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Heldout:
 
         lm = load(self.model, quick_dtype())
         told = sample.test or sample.dev
-        texts = {name: self._texts(lm, sample, rows) for name, rows in (("kept", kept), ("fit", sample.fit), ("told", told))}
+        looked = equal_draw(kept, min(LOOKED_AT, len(kept)), seed_for(seed, "heldout", "looked at"))
+        texts = {name: self._texts(lm, sample, rows) for name, rows in (("kept", looked), ("fit", sample.fit), ("told", told))}
         n = min(len(texts["kept"]), len(texts["fit"]), self.rows)
         real = equal_draw(texts["told"], min(ROWS, len(texts["told"])), seed_for(seed, "heldout", "rows"))
         if n < 2 or not real:

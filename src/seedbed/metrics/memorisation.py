@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from seedbed.metrics.draws import in_order
 from seedbed.stats import DRAWS, bootstrap_mean, equal_draw, percentile_interval, permutation_p, wilson
+from seedbed.store import Mapped
 from seedbed.text import SPLITS, Split, longest_runs, normalise, real_texts
 from seedbed.types import Example, Measure, Sample, seed_for
 
@@ -35,7 +37,8 @@ class Memorisation:
         from seedbed.lm.embed import embed
 
         body = sample.task.body
-        texts, fit, dev, test = (sorted(body(e.fields) for e in rows) for rows in (kept, sample.fit, sample.dev, sample.test))
+        fit, dev, test = (sorted(body(e.fields) for e in rows) for rows in (sample.fit, sample.dev, sample.test))
+        texts = Mapped(in_order(sample.task, kept), lambda e: body(e.fields))
         reference = sorted([*dev, *test])
         n = min(len(texts), len(reference))
         distances = []
@@ -45,7 +48,7 @@ class Memorisation:
             distances = [nearest(embed(side, self.embedder), real) for side in drawn]
         got = f"got {len(texts)} kept, {len(reference)} dev + test and {len(fit)} fit"
         return [
-            *_verbatim(sample, texts),
+            *_verbatim(sample, Mapped(kept, lambda e: body(e.fields))),
             _shared_run(texts, fit, test, seed_for(seed, "run")),
             neighbour_ratio(distances[0], distances[1], seed_for(seed, "ratio"))
             if distances
@@ -58,37 +61,39 @@ def _verbatim(sample: Sample, texts: Sequence[str]) -> list[Measure]:
     real: dict[Split, set[str]] = {split: set() for split in SPLITS}
     for split, text in real_texts(sample):
         real[split].add(normalise(text))
-    plain = [normalise(text) for text in texts]
     body = sample.task.body
     dev, test = ([normalise(body(e.fields)) for e in rows] for rows in (sample.dev, sample.test))
     # No p: kept rows may copy from any split, test rows from fit alone, so that the two are not exchangeable.
-    whole = _rate("verbatim_rate", plain, set().union(*real.values()), test, real["fit"], "real: share of test rows that stand in fit")
+    everywhere = set().union(*real.values())
+    found = [plain for text in texts if (plain := normalise(text)) in everywhere]  # the copies alone: there may be a million texts
+    whole = _rate("verbatim_rate", len(texts), found, everywhere, test, real["fit"], "real: share of test rows that stand in fit")
     rates = [replace(whole, p=None)]
     for split in SPLITS[::-1]:
         if split == "other" and not real["other"]:
             continue
         others, named = (dev, "dev") if split == "test" else (test, "test")
         among = real[split]
-        rates.append(_rate(f"verbatim_rate_{split}", plain, among, others, among, f"real: share of {named} rows that stand in {split}"))
+        rates.append(_rate(f"verbatim_rate_{split}", len(texts), found, among, others, among, f"real: share of {named} rows that stand in {split}"))
     return rates
 
 
-def _rate(name: str, texts: Sequence[str], real: set[str], others: Sequence[str], among: set[str], named: str) -> Measure:
-    """Share of the texts that are among the real ones; beside it the share of other real rows that are `among` real ones."""
+def _rate(name: str, n: int, found: Sequence[str], real: set[str], others: Sequence[str], among: set[str], named: str) -> Measure:
+    """Share of n texts that are among the real ones, of which some are in `found`; beside it the share of other real rows that are `among`
+    real ones."""
     from scipy.stats import hypergeom
 
-    if not texts or not real:
-        reason = "no kept row" if not texts else "the sample has no rows to compare with"
-        return Measure(name, None, "share", "lower", len(texts), note=reason)
-    copies = sum(1 for text in texts if text and text in real)
-    low, high = wilson(copies, len(texts))
+    if not n or not real:
+        reason = "no kept row" if not n else "the sample has no rows to compare with"
+        return Measure(name, None, "share", "lower", n, note=reason)
+    copies = sum(1 for text in found if text and text in real)
+    low, high = wilson(copies, n)
     own, p = None, None
     if others and among:
         repeated = sum(1 for text in others if text and text in among)
         own = repeated / len(others)
-        p = float(hypergeom.sf(copies - 1, len(texts) + len(others), copies + repeated, len(texts)))
-    note = f"{copies} of {len(texts)}; Wilson interval; {named} ({len(others)} rows)"
-    return Measure(name, copies / len(texts), "share", "lower", len(texts), low, high, own, note, p)
+        p = float(hypergeom.sf(copies - 1, n + len(others), copies + repeated, n))
+    note = f"{copies} of {n}; Wilson interval; {named} ({len(others)} rows)"
+    return Measure(name, copies / n, "share", "lower", n, low, high, own, note, p)
 
 
 def _shared_run(texts: Sequence[str], fit: Sequence[str], test: Sequence[str], seed: int) -> Measure:

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seedbed.data import Written
+from seedbed.dataset import Written
 from seedbed.report import tables
 from seedbed.report.facts import Facts
 

@@ -162,7 +162,8 @@ def _filters(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _nearest(facts: Facts) -> list[dict[str, Any]]:
-    rows = {c.id: c for c in facts.kept}
+    shown = {entry["id"] for entry in facts.closeup["nearest"]}
+    rows = {c.id: c for c in facts.kept if c.id in shown}
     return [
         {
             **entry,

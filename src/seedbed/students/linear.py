@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from seedbed.lm.classify import Learned, Sentences, head, lesson_of, unsupported
+from seedbed.lm.classify import Learned, Sentences, head, lesson_of, tfidf, unsupported
 from seedbed.types import Example
 
 if TYPE_CHECKING:
@@ -34,25 +34,4 @@ class Linear:
     def learn(self, task: Task, examples: Sequence[Example], dev: Sequence[Example], seed: int) -> Learned:
         """Labels that no training row has are never predicted. Raises ComponentError: a task without labels, no row, a negative weight."""
         lesson = lesson_of("[student]", task, examples)
-        return head(_tfidf(task, lesson.rows) if self.features == "tfidf" else Sentences(task), task, lesson, dev)
-
-
-@dataclass(frozen=True)
-class _Terms:
-    """Examples -> sparse float (n, terms); the terms and their idf come from the training rows alone."""
-
-    task: Task
-    union: Any
-
-    def __call__(self, examples: Sequence[Example]) -> Any:
-        return self.union.transform([self.task.input_text(e) for e in examples])
-
-
-def _tfidf(task: Task, rows: Sequence[Example]) -> _Terms:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_union
-
-    # Marks count as words, so that a text of nothing but marks still has a term.
-    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\w+|[^\w\s]", sublinear_tf=True)
-    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-    return _Terms(task, make_union(words, letters).fit([task.input_text(e) for e in rows]))
+        return head(tfidf(task, lesson.rows) if self.features == "tfidf" else Sentences(task), task, lesson, dev)

@@ -1,0 +1,61 @@
+"""One part of a run's candidates, made by one job of many that know nothing of each other (a Slurm array): `--shard i/n`.
+
+Each job fits the teacher or waits for the one that does, and then makes its rows in a folder beside the candidates step. A run without --shard
+takes all of them in, part by part, and goes on: to the bytes of a run on one machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from seedbed import fleet
+from seedbed.candidates import PART_ROWS, complete, rows_done, shard_folder
+from seedbed.data import load_sample
+from seedbed.errors import ComponentError
+from seedbed.grow import fit, hands, own, step_names
+from seedbed.limits import UNLIMITED, Allowance, Limits, Purse
+from seedbed.recipe import Recipe
+from seedbed.relay import Relay
+from seedbed.run import claim
+from seedbed.store import Store, write_json
+from seedbed.types import ModelRef, Session, seed_for
+from seedbed.weights import need_weights
+
+
+def bounds(count: int, number: int, of: int) -> tuple[int, int]:
+    """Rows [start, stop) of shard `number` (1 to `of`): whole parts, so that parts are those of a run on one machine."""
+    parts = -(-count // PART_ROWS)
+    return min(count, parts * (number - 1) // of * PART_ROWS), min(count, parts * number // of * PART_ROWS)
+
+
+def make_shard(recipe: Recipe, out: Path | str, number: int, of: int, limits: Limits = UNLIMITED, on: str = fleet.HERE) -> tuple[Path, int, int]:
+    """(folder of the shard's parts, its first row, how many of its rows are finished). Goes on where an earlier call stopped.
+
+    Raises ComponentError where a run cannot be divided, StoreError where the run folder holds another recipe's results.
+    """
+    need_weights(recipe)
+    if not recipe.generate.count or recipe.generate.auto:
+        raise ComponentError("--shard divides rows whose number is known. Give generate.count as a number above 0, or leave --shard out.")
+    store = Store(Path(out) / recipe.name)
+    with store.held(wait=True):  # the first job fits the teacher, the others find it
+        claim(store, recipe, False)
+        sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
+        names = step_names(recipe, sample)
+        fit(store, names["teacher"], recipe, sample, UNLIMITED.deadline())
+    fitted, (start, stop) = store.path(names["teacher"]), bounds(recipe.generate.count, number, of)
+    whole = store.path(names["candidates"])
+    start = max(start, min(stop, rows_done(whole), rows_done(whole) // PART_ROWS * PART_ROWS))
+    shard = Store(shard_folder(whole, start, stop))
+    teacher = own("generator", recipe.generator, lambda: recipe.generator.settings.load(fitted, sample.task, recipe.model.name))
+
+    def here(model: ModelRef) -> Session:
+        return Relay(own("engine", recipe.engine, lambda: recipe.engine.settings.open(model)))
+
+    with shard.held(), hands(on, recipe, sample, teacher, fitted, here) as session:
+        allowance = Allowance(recipe.generate.max_tokens, limits.tokens, limits.deadline(), Purse(limits.cost))
+        if start + rows_done(shard.root, start) < stop:
+            opened, how, seed = session(teacher.model), recipe.generate.sampling, seed_for(recipe.seed, "candidates")
+            work = (shard.root, teacher, opened, sample, stop, seed, how)
+            own("engine", recipe.engine, lambda: complete(*work, allowance=allowance, start=start))
+            write_json(shard.root / "engine.json", dict(opened.describe()))
+    return shard.root, start, rows_done(shard.root, start)
