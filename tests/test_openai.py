@@ -392,3 +392,19 @@ def test_drafts_from_here_are_refined_by_a_server(server: Server, tmp_path: Path
         assert session.describe()["others"][0]["model"] == "judge"
     assert {r["model"] for r in server.requests} == {"judge"}
     assert read_candidates(tmp_path / "a", 10) == read_candidates(tmp_path / "b", 10)
+
+
+def test_soft_prompts_go_to_a_server_that_answers_as_transformers_does(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one knows nothing of vectors, and no log-probabilities: it is refused before the first row, and no error holds the key."""
+    from seedbed.generators.soft import Soft
+
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    Soft(prompt="nsp", tokens=2, epochs=1).fit(tiny_sample(), "seedling", 0, tmp_path)
+    soft = ModelRef("seedling", soft=tmp_path)
+    with pytest.raises(EngineError, match=r"does not take whole prompts as vectors.*--enable-prompt-embeds"):
+        engine(server, mode="text").open(soft)
+    server.always = status(401, f"bad key {SECRET}")
+    with pytest.raises(EngineError, match=r"Set OPENAI_API_KEY") as wrong:
+        engine(server, mode="text").open(soft)
+    assert SECRET not in str(wrong.value)
+    assert "soft" in engine(server, mode="text").can and "soft" not in engine(server).can

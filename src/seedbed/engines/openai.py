@@ -270,6 +270,8 @@ class OpenaiSession:
                 likeliest = answer.choices[0].logprobs.top_logprobs[0]
                 found.append({int(name.removeprefix("token_id:")): value for name, value in likeliest.items()})
             except (openai.OpenAIError, ValueError, LookupError, AttributeError, TypeError) as error:
+                if isinstance(error, openai.APIStatusError) and error.status_code in STOPS:
+                    self._problem(error)
                 said = _hidden(str(error), self.key)
                 raise EngineError(
                     f"{self._where()} It does not take whole prompts as vectors and answer with log-probabilities: {said[:300]}. Soft prompts need "
