@@ -18,7 +18,7 @@ from seedbed.candidates import cost_of
 from seedbed.errors import EngineError, RecipeError
 from seedbed.estimate import estimate
 from seedbed.limits import Allowance, Limits, Purse
-from seedbed.paid import within
+from seedbed.paid import paid_now, within
 from seedbed.parts import Component
 from seedbed.run import run
 from seedbed.types import ModelRef, Prompt
@@ -55,6 +55,7 @@ def test_an_answer_costs_its_tokens_and_one_that_was_kept_nothing_more() -> None
         again = dict(opened(server, **PRICES).complete(prompts(3), HOW))
     assert [(c.cost, c.again) for c in first.values()] == [(EACH, False)] * 3
     assert [(c.cost, c.again) for c in again.values()] == [(EACH, True)] * 3
+    assert [sum(map(paid_now, found.values())) for found in (first, again)] == [pytest.approx(3 * EACH), 0.0]
 
 
 def test_an_answer_that_was_lost_on_the_way_may_have_been_charged() -> None:
