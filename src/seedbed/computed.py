@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.flops import BANDWIDTH, COPIES, DEVICES, UTILISATION, WIDTHS, Shape
-from seedbed.generators.soft import FORMS
+from seedbed.generators.soft import FITS, FORMS
 from seedbed.recipe import Recipe
 from seedbed.task import Task
 from seedbed.types import Example, Sample
@@ -39,7 +39,7 @@ def computed(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, as
     given, target = (sum(len(row[0][i]) for row in texts) / len(texts) / CHARACTERS_A_TOKEN for i in (0, 1))
     learned = [len(given) + len(target) for row in texts for given, target in row]
     soft, epochs = getattr(generator, "tokens", 0), getattr(generator, "epochs", 0)
-    forms = forms_of(generator)
+    forms = fits_of(generator)
     read, made = soft + given, min(target + 1, how.max_tokens)
     length, batch = soft + sum(learned) / len(learned) / CHARACTERS_A_TOKEN + 1, getattr(generator, "batch", 1)
     width = 2 if getattr(engine, "precision", "") == "bf16" else 4
@@ -85,9 +85,10 @@ def _learning(shape: Shape, generator: Any, width: int) -> tuple[float, int]:
     return WIDTHS.get(generator.load_in, width) * shape.parameters + COPIES * adapter, adapter
 
 
-def forms_of(generator: Any) -> int:
+def fits_of(generator: Any) -> int:
     """Prompts that are fitted one after the other."""
-    return len(FORMS) if getattr(generator, "prompt", "") == "auto" else 1
+    form = getattr(generator, "prompt", "")
+    return sum(FITS.get(name, 1) for name in (FORMS if form == "auto" else (form,)))
 
 
 def texts_of(generator: Any, task: Task, example: Example) -> list[tuple[str, str]]:
@@ -97,5 +98,5 @@ def texts_of(generator: Any, task: Task, example: Example) -> list[tuple[str, st
 
 
 def all_epochs(generator: Any) -> str:
-    of = f" of each of {forms_of(generator)} forms" if hasattr(generator, "prompt") else ""
+    of = f" of each of {fits_of(generator)} fits" if hasattr(generator, "prompt") else ""
     return f"all {generator.epochs} epochs{of} are trained; early stopping may end sooner"

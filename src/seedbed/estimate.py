@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.candidates import complete, cost_of, rows_done
-from seedbed.computed import COMPUTED, Cost, all_epochs, computed, forms_of, texts_of
+from seedbed.computed import COMPUTED, Cost, all_epochs, computed, fits_of, texts_of
 from seedbed.data import load_sample
 from seedbed.errors import ModelError
 from seedbed.gain import FULL_ROWS, MIN_TEST, MOST_KEPT, measure_gain, training_sets
@@ -155,7 +155,7 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     from seedbed.lm.train import encode
 
     settings, rng = recipe.generator.settings, random.Random(seed_for(recipe.seed, "estimate"))
-    forms, batch, texts_a_row = forms_of(settings), settings.batch, len(texts_of(settings, sample.task, sample.fit[0]))
+    forms, batch, texts_a_row = fits_of(settings), settings.batch, len(texts_of(settings, sample.task, sample.fit[0]))
     # A row of dev is read before, at each evaluation, and of a soft prompt with another row's context.
     beside = 1 + forms * (recipe.generator.kind == "soft")
     rows, dev = rng.choices(sample.fit, k=16 * batch), rng.choices(sample.dev, k=64)

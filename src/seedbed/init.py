@@ -40,7 +40,7 @@ cache = {cache}                  # tokens of prompt and completion together
 
 [generator]
 kind = "soft"                # contextual soft prompts; "hard" for prompts in words
-prompt = "mc"                # nsp | mp | mc | auto (fits all three, keeps the best on dev)
+prompt = "mc"                # nsp | mp | mc | amortised | auto (fits all four, keeps the best on dev)
 epochs = 12
 
 [generate]

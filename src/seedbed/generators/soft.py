@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Form = Literal["nsp", "mp", "mc", "amortised"]
 FORMS: tuple[Form, ...] = ("nsp", "mp", "mc", "amortised")
+FITS = {"amortised": 7}
+"""Fits of all rows that a form's training comes to, at most: three levels by three folds of two thirds, and the last; of the others one."""
 NEAR = 5
 """Neighbours that a context is mixed with one of."""
 DEV_TEXTS = 512
