@@ -1,8 +1,8 @@
 """Are the metrics' p-values and intervals true? Real rows in the place of kept ones must raise no alarm, planted faults must be found.
 
 `python benchmarks/calibration.py [--quick] [--draws N] [--rows N] [--seed N] [--only KIND,...]`; --draws 0: planted faults alone. Real rows: SLURP
-and GSM8K questions, from the folder that SEEDBED_SHARED names or `../shared` beside the checkout. Prints tables, writes nothing; the last line is one JSON object; exit status 1 where
-a bound is passed.
+and GSM8K questions, from the folder that SEEDBED_SHARED names or `../shared` beside the checkout. Prints tables, writes nothing; the last line
+is one JSON object; exit status 1 where a bound is passed.
 
 Null: three disjoint random sets of rows of one pool stand for kept, test and fit. Given the rows, who is kept is random, so that every p is
 exact and the draws are independent: alarms (p <= 0.01) of N draws are Binomial(N, 0.01) at most. Bound: the smallest b with
