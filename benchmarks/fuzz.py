@@ -1,6 +1,6 @@
 """A million broken inputs for readers, recipe reader and parsers: a value or a typed error, soon, never a traceback or a wrong exit status.
 
-`python benchmarks/fuzz.py [--quick] [--only NAME,...]`. What must hold is in tests/fuzzing.py. Bytes are found by coverage with atheris
+`python benchmarks/fuzz.py [--quick] [--only NAME,...] [--runs N] [--seed N]`. What must hold is in tests/fuzzing.py. Bytes are found by coverage with atheris
 (libFuzzer) where it is installed, in a process for each target; nearly right inputs are drawn by hypothesis. Prints a line a target and, last,
 one JSON object; exit status 1 where an input broke a law: it is then left as `crash-...` in the folder that is printed, or shown by hypothesis.
 """
@@ -35,12 +35,12 @@ def main() -> int:
     parser.add_argument("--only", help="targets, separated by commas")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--runs", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--runs", type=int, help="inputs of each target, instead of its own number")
     args = parser.parse_args()
     if args.one:
         return one(args.one, args.runs, args.seed)
     wanted = args.only.split(",") if args.only else [*BYTES, *DRAWN]
-    found = [each(name, ({**BYTES, **DRAWN}[name]) // (QUICK if args.quick else 1), args.seed) for name in wanted]
+    found = [each(name, args.runs or {**BYTES, **DRAWN}[name] // (QUICK if args.quick else 1), args.seed) for name in wanted]
     total = {"inputs": sum(row["inputs"] for row in found), "failed": [row["target"] for row in found if row["failed"]]}
     print(json.dumps({"targets": found, **total}))
     return 1 if total["failed"] else 0
