@@ -1,8 +1,9 @@
 """A million broken inputs for readers, recipe reader and parsers: a value or a typed error, soon, never a traceback or a wrong exit status.
 
-`python benchmarks/fuzz.py [--quick] [--only NAME,...] [--runs N] [--seed N]`. What must hold is in tests/fuzzing.py. Bytes are found by coverage with atheris
-(libFuzzer) where it is installed, in a process for each target; nearly right inputs are drawn by hypothesis. Prints a line a target and, last,
-one JSON object; exit status 1 where an input broke a law: it is then left as `crash-...` in the folder that is printed, or shown by hypothesis.
+`python benchmarks/fuzz.py [--quick] [--only NAME,...] [--runs N] [--seed N]`. What must hold is in tests/fuzzing.py. Bytes are found by coverage
+with atheris (libFuzzer) where it is installed, in a process for each target; nearly right inputs are drawn by hypothesis. Prints a line a target
+and, last, one JSON object; exit status 1 where an input broke a law: it is then left as `crash-...` in the folder that is printed, or shown by
+hypothesis.
 """
 
 from __future__ import annotations
