@@ -30,6 +30,12 @@ def test_what_is_resolved_reads_back_to_itself() -> None:
         assert again.to_toml() == loaded.to_toml()
 
 
+def test_no_filter_at_all_is_not_the_usual_ones() -> None:
+    made = recipe.load(ROOT / "recipes/helpdesk.toml", ["filter=[]", "metric=[]"])
+    again = recipe.build(tomllib.loads(made.to_toml()), ROOT / "recipes")
+    assert again == made and again.filters == again.metrics == ()
+
+
 def test_every_problem_is_named_at_once() -> None:
     bad = {
         "sead": 1,

@@ -64,6 +64,8 @@ class Recipe:
     def to_toml(self) -> str:
         """The resolved recipe: every setting that holds, defaults included."""
         lines = [f"name = {json.dumps(self.name)}", f"seed = {self.seed}"]
+        lists = {"annotator": self.annotators, "filter": self.filters, "metric": self.metrics}
+        lines += [f"{section} = []" for section, components in lists.items() if DEFAULTS[section] and not components]  # none, and not the usual ones
         plain = {
             "sample": self.sample.model_dump(exclude_none=True, mode="json"),
             "task": given_only(dataclasses.asdict(self.task)),
@@ -78,7 +80,7 @@ class Recipe:
         lines += ["", "[generate]", *toml_lines(self.generate.model_dump())]
         if self.annotate:
             lines += ["", "[annotate]", *toml_lines(self.annotate.model_dump(exclude_none=True))]
-        for section, components in (("annotator", self.annotators), ("filter", self.filters), ("metric", self.metrics)):
+        for section, components in lists.items():
             for component in components:
                 lines += ["", f"[[{section}]]", *component_lines(component)]
         lines += ["", "[student]", *component_lines(self.student), "", "[gain]", *toml_lines(self.gain.model_dump(mode="json"))]

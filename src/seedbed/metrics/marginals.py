@@ -70,7 +70,10 @@ def compare(kept: list[list[str]], reference: list[list[str]], fit: list[list[st
     for name, apart in _numbers(texts, n).items():
         value, real = float(apart(ours, theirs)[0]), float(apart(beside, theirs)[0])
         p = permutation_p(value, apart(dealt[0], dealt[1])) if test else None
-        found[name] = Drawn(value, real, half_spread(value, apart(halves[0], halves[1])), p)
+        scatter = apart(halves[0], halves[1])
+        # Of two like sides a distance of lengths is all chance, and its scatter no share of its level.
+        spread = scatter - scatter.mean() if name == "length_distance" else half_spread(value, scatter)
+        found[name] = Drawn(value, real, spread, p)
     return found
 
 
