@@ -20,7 +20,7 @@ from typing import Any
 
 from common import SAYS, asked, write_page
 
-SECTIONS = {"requests": "faults_requests"}
+SECTIONS = {"requests": "faults_requests", "runs": "faults_runs"}
 """Name -> module."""
 PAGE = Path(__file__).resolve().parent.parent / "docs/results/faults.md"
 HEAD = f"""# Faults

@@ -359,7 +359,7 @@ def write_part(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     )
     table = table.replace_schema_metadata({"rows": str(len(records))})  # pages have a checksum, the number of rows beside them has not
     partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, partial, compression="zstd", write_page_checksum=True, write_statistics=False)
     partial.replace(path)
 
 

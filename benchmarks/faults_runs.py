@@ -1,0 +1,362 @@
+"""Runs that are killed, that run out of disk, whose files are damaged, whose clock jumps, that are started twice, on one machine and on Ray: the
+final rows against those of a run that nothing happened to."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+from faults import Section  # noqa: E402
+
+from seedbed import recipe as recipes  # noqa: E402
+from seedbed.errors import StoreError  # noqa: E402
+from seedbed.limits import Limits  # noqa: E402
+from seedbed.run import run  # noqa: E402
+
+RAW: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 3,
+    "sample": {"path": "examples/helpdesk.csv", "rows": 150, "test_share": 0.1},
+    "task": {"kind": "classification", "inputs": ["message"], "target": "queue"},
+    "engine": {"kind": "toy"},
+    "generator": {"kind": "hard", "shots": 2},
+    "generate": {"count": 700, "max_tokens": 160, "temperature": 0.7},
+    "annotator": [{"kind": "classifier", "features": "tfidf"}],
+    "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}, {"kind": "agreement"}],
+    "metric": [],
+    "gain": {"volumes": [0.5]},
+}
+"""Two parts of candidates, and every step but the gain, which needs 100 test rows."""
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+FULL = {"killed_here": 200, "damaged": 60, "disk_full": 12, "clock": 4, "twice": 5, "killed_driver": 8, "killed_worker": 12, "killed_node": 4}
+QUICK = {"killed_here": 3, "damaged": 4, "disk_full": 1, "clock": 1, "twice": 1, "killed_driver": 0, "killed_worker": 1, "killed_node": 0}
+"""How often each is done."""
+PATHS = ("recipe.toml", "dataset/README.md")
+"""What says where the recipe's file is."""
+TIMINGS = {"manifest.json", ".seconds.json", "report.html", ".lock"}
+
+
+def measure(quick: bool, share: float = 1.0) -> Section:
+    """share: of the full counts."""
+    moments = QUICK if quick else {key: max(1, round(share * count)) for key, count in FULL.items()}
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        carry_out(str(work / "whole"))
+        whole = snapshot(work / "whole")
+        trials: dict[str, Callable[[Path, dict[str, bytes], int], Counter[str]]] = {
+            "kill -9 of the process, again and again until it ends": killed_here, "a part or the journal truncated, or a bit of it flipped": damaged,
+            "the disk is full": disk_full, "the clock set back by years": clock, "a second run in the same folder": twice,
+        }  # fmt: skip
+        if ray_is_there():
+            trials |= {"on Ray: kill -9 of the process that writes": killed_driver, "on Ray: kill -9 of a hand": killed_worker}
+            trials |= {"on Ray: a node of three killed": killed_node}
+        lines, facts, broken = ["| what happened | times | what followed | final rows are others |", "|---|---|---|---|"], {}, []
+        for title, trial in trials.items():
+            key = trial.__name__
+            count = moments[key]
+            if not count:
+                continue
+            found = trial(work / key, whole, count)
+            other = found.pop("others", 0)
+            said = ", ".join(f"{what}: {n}" for what, n in sorted(found.items()))
+            lines.append(f"| {title} | {count} | {said or '-'} | {other} |")
+            facts[key] = {"times": count, "others": other, **found}
+            broken += [f"{key}: {other} of {count} ended with other rows"] if other else []
+            print(lines[-1], file=sys.stderr, flush=True)
+    said = "Each is compared, byte for byte, with all that a run leaves to which nothing happened (700 rows of the toy engine; timings apart)."
+    return Section("Runs", [said, "", *lines], facts, broken)
+
+
+def carry_out(out: str, on: str = "here", tokens: int | None = None) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    run(recipes.build(RAW, ROOT), out, on=on, limits=Limits(tokens=tokens))
+
+
+def snapshot(out: Path) -> dict[str, bytes]:
+    """The bytes of all that a run leaves, but timings."""
+    folder = out / "tiny"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in TIMINGS}
+
+
+def others(out: Path, whole: dict[str, bytes], but: tuple[str, ...] = ()) -> int:
+    """1 where something of the whole run is not there or not the same. A run that a limit cut leaves steps of its shorter self beside; of a part
+    the rows count: of its footer a few bytes, such as who wrote it, are read by nobody."""
+    found = snapshot(out)
+    unlike = [name for name, content in whole.items() if name not in but and found.get(name) != content]
+    return int(any(not name.endswith(".parquet") or _rows(found.get(name)) != _rows(whole[name]) for name in unlike))
+
+
+def _rows(content: bytes | None) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return content and pq.read_table(pa.BufferReader(content)).to_pylist()
+
+
+def _started(*what: Any) -> Any:
+    """A run in a process of its own, whose imports are there already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["seedbed.run", "seedbed.lm.classify", "sklearn.linear_model", "pyarrow.parquet", "torch"])
+    process = context.Process(target=carry_out, args=what)
+    process.start()
+    return process
+
+
+def _recipe_file(out: Path) -> Path:
+    """The recipe as the command line reads it; a resolved one does not say that there is no metric."""
+    path = out.with_suffix(".toml")
+    named = RAW | {"sample": RAW["sample"] | {"path": str(ROOT / "examples/helpdesk.csv")}}
+    path.write_text("metric = []\n" + recipes.build(named, ROOT).to_toml())
+    return path
+
+
+def _shell(out: Path, prefix: dict[str, str], *flags: str) -> subprocess.Popen[str]:
+    """The same run by the command line, where its environment must be another."""
+    path = _recipe_file(out)
+    command = [sys.executable, "-m", "seedbed.cli", "run", str(path), "--out", str(out), *flags]
+    return subprocess.Popen(command, env=os.environ | prefix, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def killed_here(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
+    """At random moments; a run that comes to its end is compared, and the next one begins."""
+    found, rng = Counter[str](), random.Random(11)
+    start = time.monotonic()
+    _started(str(work / "first")).join()
+    seconds, runs, kills = time.monotonic() - start, 0, 0
+    while kills < count:
+        process = _started(str(work / str(runs)))
+        process.join(rng.uniform(0, 0.6) * seconds)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+            continue
+        found["runs that ended"] += 1
+        found["others"] += others(work / str(runs), whole) or process.exitcode
+        shutil.rmtree(work / str(runs))
+        runs += 1
+    process = _started(str(work / str(runs)))
+    process.join()
+    found["runs that ended"] += 1
+    found["others"] += others(work / str(runs), whole) or process.exitcode
+    return found
+
+
+def damaged(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
+    """Of a run that stands half way: refused by name, and then made anew; or made good without a word."""
+    found, rng = Counter[str](), random.Random(5)
+    carry_out(str(work / "half"), tokens=60_000)
+    for i in range(count):
+        out = work / str(i)
+        shutil.copytree(work / "half", out)
+        step = next((out / "tiny").glob("candidates-*.partial"))
+        path = rng.choice(sorted([*step.glob("part-*.parquet"), *step.glob("journal.jsonl")]))
+        content = bytearray(path.read_bytes())
+        if rng.random() < 0.5:
+            del content[rng.randrange(len(content)) :]
+        else:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+        try:
+            carry_out(str(out))
+            found["made good"] += 1
+        except StoreError as error:
+            named = re.search(r"Remove the folder (\S+) and run again", str(error))
+            if not named:  # the one who reads it must know which
+                raise
+            found["refused, and right after its folder was removed"] += 1
+            shutil.rmtree(out / "tiny" / Path(named[1]).name)
+            carry_out(str(out))
+        found["others"] += others(out, whole)
+        shutil.rmtree(out)
+    return found
+
+
+def disk_full(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
+    """A tmpfs too small for the run, where this process may mount one, else a limit of file sizes; then there is room."""
+    found, rng = Counter[str](), random.Random(7)
+    for i in range(count):
+        out = work / str(i)
+        out.mkdir(parents=True)
+        size = rng.randrange(30, 900) << 10
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(out)], capture_output=True).returncode == 0
+        try:
+            code = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); n = int(sys.argv.pop(1));\n"
+            code += "resource.setrlimit(resource.RLIMIT_FSIZE, (n, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n" if not mounted else ""
+            code += "from seedbed.cli import main; main()"
+            path = _recipe_file(out)
+            done = subprocess.run([sys.executable, "-c", code, str(size // 4), "run", str(path), "--out", str(out)], capture_output=True, text=True)
+            if done.returncode == 0:
+                found["it was enough"] += 1
+            elif done.returncode == 1 and "Traceback" not in done.stderr:
+                found["exit 1 and a sentence"] += 1
+            else:
+                found["others"] += 1
+                print(done.returncode, done.stderr[-2000:], file=sys.stderr)
+            if mounted:
+                subprocess.run(["mount", "-o", "remount,size=64m", str(out)], check=True)
+            found["others"] += _shell(out, {}).wait() or others(out, whole, PATHS)
+        finally:
+            if mounted:
+                subprocess.run(["umount", str(out)], check=True)
+    return found
+
+
+def clock(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
+    """Half of the run today, the rest as if it were years ago (libfaketime)."""
+    found = Counter[str]()
+    if not FAKETIME.exists():
+        return Counter({"left out, libfaketime is not installed": count})
+    for i in range(count):
+        out = work / str(i)
+        carry_out(str(out), tokens=20_000 * (i + 1))
+        done = _shell(out, {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"-{5 * (i + 1)}y", "DONT_FAKE_MONOTONIC": "1"}, "--replace")
+        found["others"] += done.wait() or others(out, whole, PATHS)
+        found["runs that ended"] += 1
+    return found
+
+
+def twice(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
+    """The second while the first is at work."""
+    found = Counter[str]()
+    for i in range(count):
+        out = work / str(i)
+        first = _started(str(out))
+        while first.is_alive() and not list((out / "tiny").glob("candidates-*")):
+            time.sleep(0.01)
+        try:
+            carry_out(str(out))
+            found["the first had ended"] += 1
+        except StoreError as error:
+            found["refused" if "in use by another process" in str(error) else "others"] += 1
+        first.join()
+        found["others"] += others(out, whole) or first.exitcode
+    return found
+
+
+def ray_is_there() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("ray") is not None
+
+
+def killed_driver(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
+    """At random moments of runs on a cluster of their own, which goes with them."""
+    found, rng, i = Counter[str](), random.Random(2), 0
+    env = {"RAY_ADDRESS": ""}
+    start = time.monotonic()
+    work.mkdir(parents=True)
+    _shell(work / "first", env, "--on", "ray").wait()
+    seconds, kills = time.monotonic() - start, 0
+    while kills < count:
+        out = work / str(i)
+        process = _shell(out, env, "--on", "ray")
+        try:
+            process.wait(rng.uniform(0.2, 1.0) * seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            if kills < count:
+                continue
+            _shell(out, env, "--on", "ray").wait()
+        found["runs that ended"] += 1
+        found["others"] += others(out, whole, PATHS)
+        i += 1
+    return found
+
+
+def _cluster(nodes: int) -> tuple[Any, list[Any]]:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (as Ray spells it)
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    more = [made.add_node(num_cpus=1) for _ in range(nodes - 1)]
+    ray.init(address=made.address, log_to_driver=False)
+    return made, more
+
+
+def _during(out: Path, whole: dict[str, bytes], after: int, do: Callable[[], None]) -> int:
+    """A run on Ray in which `do` happens when so many answers have come; whether its rows are others."""
+    from seedbed import fleet
+
+    next_of, seen = fleet.Fleet._next, [0]
+
+    def next_and(self: Any) -> Any:
+        found = next_of(self)
+        before, seen[0] = seen[0], seen[0] + len(found[1])
+        if before <= after < seen[0]:
+            do()
+        return found
+
+    fleet.Fleet._next = next_and  # type: ignore[method-assign]
+    try:
+        carry_out(str(out), on="ray")
+    finally:
+        fleet.Fleet._next = next_of  # type: ignore[method-assign]
+    assert seen[0] > after
+    return others(out, whole)
+
+
+def hands() -> list[int]:
+    """Processes of hands, as Ray titles them."""
+    found = []
+    for place in Path("/proc").iterdir():
+        try:
+            if place.name.isdigit() and (place / "cmdline").read_bytes().startswith(b"ray::_Worker"):
+                found.append(int(place.name))
+        except OSError:
+            continue  # it has ended
+    return found
+
+
+def killed_worker(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
+    import ray
+
+    found, rng = Counter[str](), random.Random(3)
+    made, _ = _cluster(3)
+    for i in range(count):
+        found["others"] += _during(work / str(i), whole, rng.randrange(600), lambda: os.kill(rng.choice(hands()), signal.SIGKILL))
+        found["runs that ended"] += 1
+    ray.shutdown()
+    made.shutdown()
+    return found
+
+
+def killed_node(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
+    import ray
+
+    found, rng = Counter[str](), random.Random(4)
+    made, nodes = _cluster(3)
+    for i in range(count):
+        found["others"] += _during(work / str(i), whole, rng.randrange(600), lambda: made.remove_node(nodes.pop(), allow_graceful=False))
+        found["runs that ended"] += 1
+        nodes.append(made.add_node(num_cpus=1))
+    ray.shutdown()
+    made.shutdown()
+    return found
+
+
+if __name__ == "__main__":
+    section = measure("--quick" in sys.argv, float(sys.argv[sys.argv.index("--share") + 1]) if "--share" in sys.argv else 1.0)
+    print("\n".join(section.lines))
+    print(json.dumps({"name": "faults_runs", "broken": section.broken, **section.facts}))
