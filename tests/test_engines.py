@@ -13,7 +13,7 @@ import torch
 from seedbed.engines.local import Local
 from seedbed.engines.toy import Toy
 from seedbed.errors import EngineError, TooLong
-from seedbed.lm.load import load
+from seedbed.lm.load import load, locate, stored_hash, with_weights_alone
 from seedbed.testing import check_engine
 from seedbed.types import ModelRef, Prompt, Sampling, SoftRef
 
@@ -108,3 +108,15 @@ def test_toy_knows_only_what_its_prompt_names(tmp_path: Path) -> None:
     assert [set(found[i].text) <= set(allowed) for i, allowed in enumerate(["ab ", "cd ", "xy"])] == [True] * 3
     soft = session.score(prompts[0][1], ["aaaa", "cccc"])
     assert soft[0][0] > soft[1][0]
+
+
+def test_a_model_folder_is_linked_without_what_is_no_part_of_the_model(tmp_path: Path) -> None:
+    place = Path(locate("seedling"))
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "whole").mkdir()
+    linked = Path(with_weights_alone(str(place), tmp_path / "whole"))
+    assert [p.name for p in linked.glob("*.safetensors")] == ["model.safetensors"]
+    assert {p.name for p in linked.iterdir()} >= {"config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert stored_hash(str(linked)) == load("seedling").hash
+    assert with_weights_alone(str(linked), tmp_path / "alone") == str(linked), "nothing foreign, nothing to do"
+    assert with_weights_alone("a/hub-name", tmp_path / "alone") == "a/hub-name"
