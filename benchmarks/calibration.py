@@ -21,6 +21,7 @@ import random
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from seedbed.metrics.mauve import Mauve
 from seedbed.metrics.memorisation import Memorisation
 from seedbed.stats import ALARM
 from seedbed.task import Task
+from seedbed.text import words
 from seedbed.types import Example, Measure, Sample, seed_for
 
 METRICS = (Mauve(draws=1), Diversity(draws=1), Coverage(draws=1), Memorisation(), Frechet(draws=1), Marginals(draws=1), Labels(draws=1))
@@ -130,7 +132,7 @@ def planted(pools: dict[str, Pool], times: int, n: int, seed: int, wanted: Metri
             found = measured(kept, test, fit, seed_for(seed, fault, i), tuple(m for m in metrics if m in wanted))
             for name, size in sizes.items() if found else ():
                 if name in found:
-                    results[fault, name, size].append(found[name])
+                    results[fault, name, size].append(above_real(found[name]) if name == "label_disagreement" else found[name])
         print(f"planted: {i + 1} of {times}", file=sys.stderr, flush=True)
     return report(results, times)
 
@@ -152,10 +154,9 @@ def faults(pool: Pool, other: Pool, common: list[Pool], n: int, rng: random.Rand
     same |= {"mauve": 1.0, "knn_precision": 1.0, "knn_recall": 1.0}
     apart: Sizes = {"verbatim_rate": 0.0, "label_coverage": 0.0, "label_divergence": 1.0, "c2st_auc": 1.0, "knn_precision": 0.0, "knn_coverage": 0.0}
     apart |= {"unigram_divergence": 1.0, "bigram_divergence": 1.0, "mauve": None, "frechet_distance": None}
-    coded = [{"text": " ".join(f"x{word}" for word in row["text"].split()), "label": f"x{row['label']}"} for row in other[:n]]
-    # The labels of the five commonest are easy to tell apart, so that a wrong one is nearly always seen.
+    coded = [{"text": " ".join(f"x{word}" for word in words(row["text"])), "label": f"x{row['label']}"} for row in other[:n]]
     clean = [rng.sample(five, n) for _ in range(3)]
-    wrong = [{**row, "label": rng.choice([c[0]["label"] for c in common if c[0]["label"] != row["label"]])} for row in clean[0][:tenth]]
+    wrong = [{**row, "label": rng.choice([c[0]["label"] for c in common if c[0]["label"] != row["label"]])} for row in clean[0]]
     longer = [{**row, "text": f"please would you {row['text']}"} for row in kept]
     return [
         (SAME, METRICS[:-1], (test, test, fit), same),
@@ -165,9 +166,16 @@ def faults(pool: Pool, other: Pool, common: list[Pool], n: int, rng: random.Rand
         ("3 in 10 rows of another set", (MAUVE, COVERAGE, FRECHET, MARGINALS), (kept[third:] + foreign, test, fit), away),
         ("labels 3 : 1 for 1 : 1", (COVERAGE,), (two(3 * n // 4), two(n // 2), two(n // 2)), {"label_divergence": 0.25}),
         ("one of 5 labels missing", (COVERAGE,), (rng.sample(four, n), rng.sample(five, n), rng.sample(five, n)), {"label_coverage": 0.8}),
-        ("a tenth of the labels wrong", (LABELS,), ([*wrong, *clean[0][tenth:]], clean[1], clean[2]), {"label_disagreement": 0.1}),
+        # Above `real` by the share of wrong labels.
+        ("a tenth of the labels wrong", (LABELS,), ([*wrong[:tenth], *clean[0][tenth:]], clean[1], clean[2]), {"label_disagreement": 0.1}),
+        ("3 in 10 labels wrong", (LABELS,), ([*wrong[:third], *clean[0][third:]], clean[1], clean[2]), {"label_disagreement": 0.3}),
         ("three words more in each text", (MARGINALS,), (longer, test, fit), {"length_distance": 3.0}),
     ]
+
+
+def above_real(m: Measure) -> Measure:
+    assert m.value is not None and m.low is not None and m.high is not None and m.real is not None
+    return replace(m, value=m.value - m.real, low=m.low - m.real, high=m.high - m.real)
 
 
 def report(results: dict[tuple[str, str, float | None], list[Measure]], times: int) -> list[dict[str, Any]]:

@@ -82,7 +82,17 @@ def one(name: str, runs: int, seed: int) -> int:
         for i, data in enumerate(fuzzing.SEEDS[name]):
             (corpus / f"seed-{i}").write_bytes(data)
         # libFuzzer ends the process itself: what was counted is said at every thousandth input.
-        atheris.Setup([sys.argv[0], f"-runs={runs}", f"-seed={seed}", "-max_len=400", "-timeout=120", str(corpus)], counting(fuzzing, name))
+        atheris.Setup(
+            [
+                sys.argv[0],
+                f"-runs={runs}",
+                f"-seed={seed}",
+                f"-max_len={max(400, *(2 * len(s) for s in fuzzing.SEEDS[name]))}",
+                "-timeout=120",
+                str(corpus),
+            ],
+            counting(fuzzing, name),
+        )
         atheris.Fuzz()
     else:
         import random
