@@ -41,7 +41,9 @@ class Density:
             between = max(spread / (len(z) - (counts**2).sum() / len(z)), 1e-9)
             means = (counts[:, None] * means + within / between * z.mean(0)) / (counts[:, None] + within / between)
         centres = means[place]
-        covariance = LedoitWolf(assume_centered=True).fit((z - centres) * np.sqrt(len(z) / freedom)).covariance_
+        apart = z - centres
+        apart *= np.sqrt(within * len(z) / max((apart**2).sum(), 1e-12))  # the shape of the residuals, the unbiased variance
+        covariance = LedoitWolf(assume_centered=True).fit(apart).covariance_
         factor = np.linalg.cholesky(covariance + 1e-9 * np.eye(z.shape[1]))
         return Density(torch.from_numpy(centres).float(), torch.from_numpy(factor).float())
 
