@@ -107,8 +107,9 @@ def argument(param: Any) -> str:
 
 TOP = """## The recipe
 
-Sections stand in the order of a run. At the top, before the first section: `name`, the folder of the run (default `"run"`), and `seed`, a whole
-number of at least 0 that all randomness comes from (default `0`). `[sample]` and `[task]` are needed, the others have defaults.
+Sections stand in the order of a run. At the top, before the first section: `name`, the folder of the run (default `"run"`), `seed`, a whole
+number of at least 0 that all randomness comes from (default `0`), and `sensitive`, which makes the audits of personal data, membership and bias gates
+(default `false`). `[sample]` and `[task]` are needed, the others have defaults.
 
 """
 

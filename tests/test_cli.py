@@ -53,7 +53,7 @@ def test_run_prints_one_json_object_last(finished: tuple[Path, subprocess.Comple
     folder, done = finished
     assert done.returncode == 0, done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
-    assert {"folder", "verdict", "measures", "gain", "counts"} == last.keys()
+    assert {"folder", "verdict", "measures", "gain", "counts", "gates"} == last.keys()
     assert json.loads((folder / "runs/t/scores.json").read_text())["counts"] == last["counts"]
     assert "report.html" in done.stdout
 

@@ -17,11 +17,14 @@ CHECKS = {"annotator": testing.check_annotator, "filter": testing.check_filter, 
 
 WRITERS = ("causal", "seq2seq")
 """Students that are checked in test_writers.py, with a model of a size for it."""
+GROUPS: dict[str, Any] = {"groups": {"a": ("play",), "b": ("fog",)}}
+NEEDED = {"balance": GROUPS, "bias": GROUPS}
+"""Settings without a default: what only a user can know."""
 
 
 @pytest.mark.parametrize(("role", "kind"), [(role, kind) for role in CHECKS for kind in CATALOG[role] if kind not in WRITERS])
 def test_what_ships_conforms(role: str, kind: str) -> None:
-    CHECKS[role](find(role, kind)())
+    CHECKS[role](find(role, kind)(**NEEDED.get(kind, {})))
 
 
 def test_hard_conforms() -> None:

@@ -234,7 +234,7 @@ def test_pool_rows_lack_the_target_and_references_are_real_texts_too() -> None:
     pool = Example("p", {"triples": [["x", "y", "z"]]})
     real = Sample(task, (), (), (test,), pool=(pool,))
     assert list(real_texts(real)) == [
-        ("test", "first wording"), ("test", "first wording"), ("test", "the second way to say it"), ("other", ""),
+        ("test", "t", "first wording"), ("test", "t", "first wording"), ("test", "t", "the second way to say it"), ("other", "p", ""),
     ]  # fmt: skip
     rows = [made(i, {"triples": [], "text": text}) for i, text in enumerate(["The second way to say it.", "", "a third"])]
     assert reasons(Overlap().judge(rows, real)) == ["copy of test", "", ""]

@@ -88,6 +88,18 @@ PROVENANCE = [
     {"name": "weights", "list": "float64"},
     {"name": "generator", "dtype": "string"},
     {"name": "model", "dtype": "string"},
+    {"name": "seed", "dtype": "int64"},
+    {"name": "model_hash", "dtype": "string"},
+    {"name": "adapter_hash", "dtype": "string"},
+    {
+        "name": "sampling",
+        "struct": [
+            {"name": "temperature", "dtype": "float64"},
+            {"name": "top_p", "dtype": "float64"},
+            {"name": "max_tokens", "dtype": "int64"},
+        ],
+    },
+    {"name": "filters", "list": "string"},
     {
         "name": "annotations",
         "list": [{"name": "annotator", "dtype": "string"}, {"name": "labels", "list": "string"}, {"name": "probabilities", "list": "float64"}],

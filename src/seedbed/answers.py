@@ -11,7 +11,7 @@ from seedbed.limits import Allowance
 from seedbed.specs import Annotate
 from seedbed.stats import equal_draw
 from seedbed.task import Task
-from seedbed.types import Candidate, Example, ModelRef, Prompt, Row, Sample, Sampling, Session, Teacher, seed_for
+from seedbed.types import Candidate, Example, ModelRef, Prompt, Row, Sample, Session, Teacher, seed_for
 
 
 def pool_rows(sample: Sample, spec: Annotate, seed: int) -> list[Example]:
@@ -80,7 +80,7 @@ def answered(
     allowance: Allowance,
 ) -> tuple[int, list[Candidate]]:
     """The teacher's answers to the rows, as candidates: (how many rows were finished, these). Goes on where an earlier call stopped."""
-    sampling = Sampling(spec.temperature, 1.0, max_tokens)
+    sampling = spec.sampling(max_tokens)
     asking = Answering(teacher, tuple(rows))
     if rows_done(folder) < len(rows):
         done, uncut = complete(folder, asking, session, sample, len(rows), seed, sampling, allowance=allowance)

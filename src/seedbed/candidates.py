@@ -224,7 +224,7 @@ class _Cutter:
     def _read(self, row: Row) -> list[Candidate]:
         """The row's candidates; where the engine had no answer, with its reason."""
         problem = next((turn.problem for turn in row.turns if turn.problem), "")
-        found = self.teacher.read(row)
+        found = [replace(c, provenance=dict(c.provenance) | {"seed": row.seed}) for c in self.teacher.read(row)]
         return [replace(c, fields=None, problem=problem) for c in found] if problem else found
 
     def _cut(self, finished: dict[int, Row], stop: int) -> None:

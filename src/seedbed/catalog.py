@@ -34,14 +34,17 @@ CATALOG: dict[str, dict[str, str]] = {
     },
     "filter": {
         "agreement": "seedbed.filters.agreement:Agreement",
+        "balance": "seedbed.filters.balance:Balance",
         "form": "seedbed.filters.form:Form",
         "dedup": "seedbed.filters.dedup:Dedup",
         "overlap": "seedbed.filters.overlap:Overlap",
+        "personal": "seedbed.filters.personal:Personal",
         "quota": "seedbed.filters.quota:Quota",
         "select": "seedbed.filters.select:Select",
         "verified": "seedbed.filters.verified:Verified",
     },
     "metric": {
+        "bias": "seedbed.metrics.bias:Bias",
         "mauve": "seedbed.metrics.mauve:Mauve",
         "diversity": "seedbed.metrics.diversity:Diversity",
         "coverage": "seedbed.metrics.coverage:Coverage",
@@ -50,6 +53,8 @@ CATALOG: dict[str, dict[str, str]] = {
         "frechet": "seedbed.metrics.frechet:Frechet",
         "marginals": "seedbed.metrics.marginals:Marginals",
         "labels": "seedbed.metrics.labels:Labels",
+        "membership": "seedbed.metrics.membership:Membership",
+        "pii": "seedbed.metrics.pii:Pii",
     },
     "student": {
         "causal": "seedbed.students.causal:Causal",

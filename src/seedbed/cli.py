@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seedbed.errors import DataError, RecipeError, SeedbedError
+from seedbed.errors import DataError, GateFailed, RecipeError, SeedbedError
+from seedbed.printing import print_scores
 
 if TYPE_CHECKING:
     from seedbed.recipe import Recipe
@@ -166,11 +167,13 @@ def run(
             if as_json:
                 print(json.dumps({"folder": str(place), "start": start, "rows": made}))
             return
-        done = carry_out(loaded, out, replace=replace, limits=Limits(minutes, tokens, cost), on=on)
-    _print_scores(done.scores)
+        done, gate = _with_gate(lambda: carry_out(loaded, out, replace=replace, limits=Limits(minutes, tokens, cost), on=on))
+    print_scores(done.scores)
     print(f"\n{done.verdict}\n\nReport  {done.folder / 'report.html'}\nDataset {done.folder / 'dataset'}")
     if as_json:
         print(json.dumps({"folder": str(done.folder), "verdict": done.verdict, **done.scores}))
+    if gate:
+        raise gate
 
 
 @app.command()
@@ -216,12 +219,14 @@ def evaluate(
     from seedbed.evaluate import evaluate as carry_out
 
     with _interruptible("seedbed " + " ".join(sys.argv[1:])):
-        done = carry_out(data, real, recipe, out, sets=sets, replace=replace)
+        done, gate = _with_gate(lambda: carry_out(data, real, recipe, out, sets=sets, replace=replace))
     print(f"Read {done.data['columns']}.")
-    _print_scores(done.scores)
+    print_scores(done.scores)
     print(f"\n{done.verdict}\n\nReport {done.folder / 'report.html'}\nCard   {done.folder / 'card.md'}")
     if as_json:
         print(json.dumps({"folder": str(done.folder), "verdict": done.verdict, **done.scores}))
+    if gate:
+        raise gate
 
 
 @app.command()
@@ -241,7 +246,7 @@ def show(
         for name, what in state["steps"].items():
             print(f"{name:24} {what}")
         if state["scores"]:
-            _print_scores(state["scores"])
+            print_scores(state["scores"])
         if as_json:
             print(json.dumps(state))
         return
@@ -286,6 +291,26 @@ def pretrain_prompt(
     print(f"written out: token F1 {q['token_f1']:.3f}, cosine with the context {q['cosine']:.3f}, with another's {q['cosine_shuffled']:.3f}")
     if as_json:
         print(json.dumps(found))
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="The folder of a finished run, OUT/<name>.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="The file that the run was made by: real rows are read, and verdicts and numbers worked out again.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a run's hashes and claims again; exit status 1 where something does not match."""
+    from seedbed.verify import verify as check_again
+
+    checks = check_again(folder, recipe)
+    for c in checks:
+        print(f"{'ok' if c.passed else 'NOT CHECKED' if c.passed is None else 'FAILED':12}{c.name:10}{c.why}")
+    if as_json:
+        print(json.dumps({"folder": str(folder), "checks": [{"name": c.name, "passed": c.passed, "why": c.why} for c in checks]}))
+    if any(c.passed is False for c in checks):
+        sys.exit(1)
 
 
 @app.command("list")
@@ -352,47 +377,18 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return int(number), int(of)
 
 
+def _with_gate(work: Callable[[], Any]) -> tuple[Any, GateFailed | None]:
+    """A run, and the gate that it failed: all is printed, and then the exit status says it."""
+    try:
+        return work(), None
+    except GateFailed as error:
+        return error.run, error
+
+
 def _load(path: Path, sets: list[str]) -> Recipe:
     from seedbed import recipe
 
     return recipe.load(path, sets)
-
-
-def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
-
-
-def _print_scores(scores: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from seedbed.stats import ALARM
-
-    console, counts = Console(markup=False), scores["counts"]
-    dropped = ", ".join(f"{k} {v}" for k, v in counts["dropped"].items()) or "none"
-    console.print(f"{counts['candidates']} candidates, {counts['kept']} kept. Dropped: {dropped}.", highlight=False)
-    table = Table("measure", "value", "95 % interval", "real vs real", "p", "n", box=None, pad_edge=False)
-    unmeasured: dict[str, list[str]] = {}
-    for m in scores["measures"]:
-        if m["value"] is None:
-            unmeasured.setdefault(m["note"], []).append(m["name"])
-        else:
-            table.add_row(
-                m["name"], _number(m["value"]), _interval(m), _number(m["real"]), "" if m.get("p") is None else f"{m['p']:.3f}", str(m["n"])
-            )
-    for name, arm in ((scores["gain"] or {}).get("arms") or {}).items():
-        if arm["mean"] is not None:
-            table.add_row(f"{scores['gain']['metric']} {name}", _number(arm["mean"]), _interval(arm), "", "", str(arm["n_train"]))
-    console.print(table)
-    alarms = [m["name"] for m in scores["measures"] if m.get("p") is not None and m["p"] <= ALARM]
-    if alarms:
-        console.print(f"unlike real rows (p <= {ALARM}): {', '.join(alarms)}", highlight=False)
-    for note, names in unmeasured.items():
-        console.print(f"not measured: {', '.join(names)}: {note}", highlight=False)
-
-
-def _interval(numbers: dict[str, Any]) -> str:
-    return f"{_number(numbers['low'])} to {_number(numbers['high'])}" if numbers["low"] is not None else "-"
 
 
 if __name__ == "__main__":

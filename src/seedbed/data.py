@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from seedbed.canaries import plant
 from seedbed.errors import DataError, did_you_mean
 from seedbed.layouts import chats
 from seedbed.readers import HUB, Table, read
@@ -36,8 +37,9 @@ class SampleSpec(BaseModel):
     pool: inputs without targets. hide: the pool is the left-out rows, without their targets: to try out what annotating is worth where all
     rows are labelled. rows or fraction: how many training rows (fit + dev; with a dev file: fit rows, and at most as many
     of dev) to use, the others become `Sample.more`. dev_share: share of the training rows that becomes dev. test_share: share of the
-    rows that becomes test, 0 for none. File names are relative to the recipe; `hub:owner/name:split` is allowed. license: of these rows,
-    as the hub spells it (`cc-by-4.0`), for the dataset's card.
+    rows that becomes test, 0 for none. canaries: rows with random words that are planted among what the teacher learns, to see whether it gives
+    them away (metric `membership`); each stands there canary_repeats times. A run with them is an audit: do not use its rows. File names are
+    relative to the recipe; `hub:owner/name:split` is allowed. license: of these rows, as the hub spells it (`cc-by-4.0`), for the dataset's card.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,8 @@ class SampleSpec(BaseModel):
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    canaries: Annotated[int, Field(ge=0, le=1000)] = 0
+    canary_repeats: Annotated[int, Field(ge=1, le=1000)] = 1
     license: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")] | None = None
 
     @model_validator(mode="after")
@@ -200,7 +204,8 @@ def load_sample(spec: SampleSpec, task: Task, seed: int, base: Path) -> Sample:
     if task.has_labels and len(labels) < 2:
         raise DataError(f"{tables[main].source}, column {task.target!r}: a {task.kind} needs two labels or more. Got {list(labels)}.")
     pool = tuple(replace(e, fields={k: v for k, v in e.fields.items() if k in task.inputs}) for e in more) if spec.hide else files.get("pool", ())
-    return Sample(replace(task, labels=labels), fit, dev, test, pool, more)
+    planted = plant(task, fit, spec.canaries, seed_for(seed, "canaries"))
+    return Sample(replace(task, labels=labels), fit, dev, test, pool, more, planted, spec.canary_repeats)
 
 
 def _open(base: Path, name: str) -> Table:

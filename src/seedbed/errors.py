@@ -10,6 +10,7 @@
     ├── SandboxError     generated code cannot be isolated on this machine
     ├── StoreError       a run folder that is broken or belongs to another recipe
     ├── RunFailed        the run ended without a usable result
+    │   └── GateFailed   all is written, and an audit says that it must not be used
     └── ParseError       a text that is not of the task's form (becomes a drop reason, never stops a run)
 
 A message says where, what was got, what is allowed and what to do.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
@@ -74,6 +76,14 @@ class StoreError(SeedbedError):
 
 class RunFailed(SeedbedError):
     """The run finished with nothing usable (for example: no row was kept)."""
+
+
+class GateFailed(RunFailed):
+    """The results are there, but a gate did not pass. run: what `run` would have given."""
+
+    def __init__(self, message: str, run: Any) -> None:
+        self.run = run
+        super().__init__(message)
 
 
 class ParseError(SeedbedError):

@@ -20,15 +20,15 @@ from seedbed.recipe import Recipe
 from seedbed.report.card import evaluated as card
 from seedbed.report.closeup import VERSION as CLOSEUP
 from seedbed.report.page import page as render
-from seedbed.run import Run, claim, facts_of, manifest_of, results, score
+from seedbed.run import Run, claim, facts_of, gated, manifest_of, results, score, seal
 from seedbed.sifting import write_sifted
 from seedbed.store import Store, file_hash, fingerprint, write_text
 from seedbed.task import Task
 from seedbed.types import Candidate, Sample
 
-SECTIONS = ("seed", "sample", "task", "metric", "student", "gain", "evaluate")
+SECTIONS = ("seed", "sensitive", "sample", "task", "metric", "student", "gain", "evaluate")
 """Of a recipe, those that say how rows are measured; the others say how they are made."""
-METRICS = ("mauve", "frechet", "marginals", "diversity", "coverage", "labels", "memorisation", "heldout")
+METRICS = ("mauve", "frechet", "marginals", "diversity", "coverage", "labels", "memorisation", "membership", "pii", "heldout")
 """What is measured where the recipe names no metric."""
 SHOWN = 3
 """Refused rows that an error names."""
@@ -56,7 +56,8 @@ def evaluate(
 
     recipe: says the task, how columns are read ([evaluate]), the metrics and the student; without it the task is guessed from `real`, which may
     be left out where the recipe's [sample] says where the real rows are. Raises RecipeError, DataError for files that cannot be read, RunFailed
-    where no row of `data` can, StoreError where the folder holds another evaluation (replace: make it anew).
+    where no row of `data` can, GateFailed where a gate has not passed (all is written then), StoreError where the folder holds another evaluation
+    (replace: make it anew).
     """
     settings = _recipe(data, real, recipe, sets)
     store = Store(Path(out) / settings.name)
@@ -112,7 +113,8 @@ def _steps(store: Store, recipe: Recipe, data: str, timer: Timer) -> Evaluated:
     results(store, dict(facts.scores), manifest)
     write_text(store.path("report.html"), render(facts))
     write_text(store.path("card.md"), card(facts))
-    return Evaluated(store.root, dict(facts.scores), facts.verdict, facts.data)
+    seal(store, manifest)
+    return gated(Evaluated(store.root, dict(facts.scores), facts.verdict, facts.data))
 
 
 def _names(recipe: Recipe, sample: Sample, judged: Judged) -> dict[str, str]:

@@ -31,7 +31,7 @@ def export(run: Path, form: Format, out: Path | None = None) -> Path:
         raise StoreError(f"{out} is there already, and would be lost. Remove it, or give another --out.")
     if form == "peft":
         return _adapter(run, out or run / "exports" / "peft")
-    rows, task = _rows(run), _task(run)
+    rows, task = dataset_rows(run), _task(run)
     labels = sorted({str(r[task.target]) for r in rows}) if task.has_labels and task.target else []
     records: dict[Format, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "jsonl": lambda r: r,
@@ -44,7 +44,8 @@ def export(run: Path, form: Format, out: Path | None = None) -> Path:
     return path
 
 
-def _rows(run: Path) -> list[dict[str, Any]]:
+def dataset_rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of a finished run's dataset. Raises StoreError where there is none, or it cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

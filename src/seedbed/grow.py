@@ -18,6 +18,7 @@ from typing import Any, cast
 from seedbed import fleet
 from seedbed.annotations import annotate, annotated, annotation_facts
 from seedbed.answers import answered, drafts, labelled, pool_rows
+from seedbed.canaries import learned
 from seedbed.candidates import adopt, complete, each_candidate, rows_done
 from seedbed.catalog import guarded
 from seedbed.limits import FIT_SHARE, GENERATE_SHARE, Allowance, Deadline, Limits, Purse
@@ -166,7 +167,8 @@ def _annotate(made: _Made, recipe: Recipe, sample: Sample, backing: Backing, out
 def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Step -> folder, named after all that it depends on. Where a run works ([where]) is in none. short: where a limit cut the fit."""
     content = [[e.id, dict(e.fields)] for part in (sample.fit, sample.dev, sample.test, sample.pool, sample.more) for e in part]
-    made = [fingerprint(content, sizes(sample), asdict(sample.task), recipe.seed)]
+    planted = [[[e.id, dict(e.fields)] for e in sample.canaries], sample.canary_repeats] if sample.canaries else []
+    made = [fingerprint(content, sizes(sample), asdict(sample.task), recipe.seed, *planted)]
     names = {"sample": f"sample-{made[0]}"}
     gen, asks = recipe.generate, recipe.annotate.model_dump() if recipe.annotate else None
     annotators = [a.facts() for a in recipe.annotators]
@@ -225,7 +227,7 @@ def fit(store: Store, name: str, recipe: Recipe, sample: Sample, deadline: Deadl
         return {}
     folder = store.reopen(name)
     settings, seed = recipe.generator.settings, seed_for(recipe.seed, "teacher")
-    short: Mapping[str, Any] = own("generator", recipe.generator, lambda: settings.fit(sample, recipe.model.name, seed, folder, deadline))
+    short: Mapping[str, Any] = own("generator", recipe.generator, lambda: settings.fit(learned(sample), recipe.model.name, seed, folder, deadline))
     if not short:
         store.close(name)
         return {}

@@ -28,10 +28,12 @@ from seedbed.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A whole run. arms: name -> the recipe with what that [[arm]] overrides, for `compare`. base: the folder that relative paths start from."""
+    """A whole run. sensitive: the audits of personal data, membership and bias are gates. arms: name -> the recipe with what that [[arm]]
+    overrides, for `compare`. base: the folder that relative paths start from."""
 
     name: str
     seed: int
+    sensitive: bool
     sample: SampleSpec
     task: Task
     model: ModelSpec
@@ -63,7 +65,7 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The resolved recipe: every setting that holds, defaults included."""
-        lines = [f"name = {json.dumps(self.name)}", f"seed = {self.seed}"]
+        lines = [f"name = {json.dumps(self.name)}", f"seed = {self.seed}", f"sensitive = {json.dumps(self.sensitive)}"]
         lists = {"annotator": self.annotators, "filter": self.filters, "metric": self.metrics}
         lines += [f"{section} = []" for section, components in lists.items() if DEFAULTS[section] and not components]  # none, and not the usual ones
         plain = {
@@ -94,13 +96,13 @@ DEFAULTS: dict[str, Any] = {
     "generator": {"kind": "soft"},
     "annotator": [],
     "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}],
-    "metric": [{"kind": "mauve"}, {"kind": "diversity"}, {"kind": "coverage"}, {"kind": "memorisation"}],
+    "metric": [{"kind": "mauve"}, {"kind": "diversity"}, {"kind": "coverage"}, {"kind": "memorisation"}, {"kind": "pii"}],
     "student": {"kind": "linear"},
 }
 """The parts of a run that a recipe does not name."""
 SECTIONS = (
-    "name", "seed", "sample", "task", "model", "engine", "generator", "generate", "annotate", "annotator", "filter", "metric", "student", "gain",
-    "evaluate", "arm", "where",
+    "name", "seed", "sensitive", "sample", "task", "model", "engine", "generator", "generate", "annotate", "annotator", "filter", "metric",
+    "student", "gain", "evaluate", "arm", "where",
 )  # fmt: skip
 ARM = ("model", "engine", "generator", "generate", "annotate", "annotator", "filter", "student")
 """Sections that an [[arm]] may override: the sample, the task and how they are measured are the same for all."""
@@ -140,6 +142,9 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
     seed = values.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.append(f"seed must be a whole number of at least 0. Got {seed!r}.")
+    sensitive = values.get("sensitive", False)
+    if not isinstance(sensitive, bool):
+        problems.append(f"sensitive must be true or false. Got {sensitive!r}.")
     for section in ("sample", "task"):
         if section not in values:
             problems.append(f"[{section}] is missing. Add it; `seedbed init FILE` prints one to start from.")
@@ -157,7 +162,7 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
         "student": _component("student", values.get("student", DEFAULTS["student"]), base, problems),
         "annotators": _components("annotator", values, base, problems),
         "filters": _components("filter", values, base, problems),
-        "metrics": _components("metric", values, base, problems),
+        "metrics": _components("metric", {**values, "metric": _audits(values, problems)} if sensitive is True else values, base, problems),
     }
     parts["sample"] = _with_pool(parts["sample"], parts["annotate"], problems)
     if parts["sample"] is not None:
@@ -171,7 +176,19 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
     arms = _arms(values, base, problems)
     if problems:
         raise RecipeError(problems)
-    return Recipe(name=name, seed=seed, base=base, arms=arms, **parts)
+    return Recipe(name=name, seed=seed, sensitive=sensitive, base=base, arms=arms, **parts)
+
+
+def _audits(values: Mapping[str, Any], problems: list[str]) -> Any:
+    """The metrics of a sensitive recipe: those that gates read are added, but for bias, whose groups only the user can name."""
+    given = values.get("metric", DEFAULTS["metric"])
+    kinds = [m.get("kind") for m in given if isinstance(m, dict)] if isinstance(given, list) else []
+    if "bias" not in kinds:
+        problems.append(
+            'sensitive = true looks for bias, and only you know between whom. Write [[metric]] kind = "bias", groups = {women = ["she", "her"], '
+            'men = ["he", "him"]} (the words of yours) or column = "...". Naming one metric replaces the default ones.'
+        )
+    return given + [{"kind": kind} for kind in ("pii", "membership") if kind not in kinds] if isinstance(given, list) else given
 
 
 def _arms(values: Mapping[str, Any], base: Path, problems: list[str]) -> tuple[tuple[str, Recipe], ...]:

@@ -10,16 +10,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from dataclasses import replace as replace_in
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from seedbed import fleet
 from seedbed.catalog import guarded
 from seedbed.data import load_sample
 from seedbed.dataset import write_dataset
-from seedbed.errors import ComponentError, RecipeError, RunFailed, StoreError
+from seedbed.errors import ComponentError, GateFailed, RecipeError, RunFailed, StoreError
 from seedbed.gain import Gain, lessons, measure_gain
+from seedbed.gates import failed, gates
 from seedbed.grow import Grown, Timer, grow, model_folder, own, sizes, step_names
 from seedbed.limits import UNLIMITED, Limits, Purse, said
 from seedbed.parts import Component
@@ -29,7 +31,7 @@ from seedbed.report.closeup import closeup
 from seedbed.report.facts import Facts
 from seedbed.report.page import page as render
 from seedbed.report.verdict import verdict
-from seedbed.store import Journal, Mapped, Store, write_json, write_text
+from seedbed.store import Journal, Mapped, Store, file_hash, write_json, write_text
 from seedbed.types import Candidate, Example, Measure, Sample, seed_for
 from seedbed.volume import grow_until_flat
 from seedbed.weights import need_weights, untuned
@@ -37,9 +39,13 @@ from seedbed.weights import need_weights, untuned
 VERSIONED = ("seedbed", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "pyarrow")
 
 
+Done = TypeVar("Done", bound="Run")
+
+
 @dataclass(frozen=True)
 class Run:
-    """A finished run. folder: OUT/<name>. scores: what scores.json holds. verdict: the gain in one sentence, and where a limit cut the run."""
+    """A finished run. folder: OUT/<name>. scores: what scores.json holds. verdict: gates that did not pass, the gain, copies and alarms, and where
+    a limit cut the run, in one sentence."""
 
     folder: Path
     scores: dict[str, Any]
@@ -54,7 +60,7 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limi
     ray://host:port (extra `ray`): where rows are completed; it changes no row.
 
     Raises StoreError when the folder holds another recipe's results (replace: make those anew, keep the steps that still fit),
-    RunFailed when no row is kept, and what the parts raise.
+    RunFailed when no row is kept, GateFailed when all is written and a gate of `gates` has not passed, and what the parts raise.
     """
     need_weights(recipe)
     _need_price(recipe, limits)
@@ -85,20 +91,32 @@ def _steps(store: Store, recipe: Recipe, timer: Timer, replace: bool, limits: Li
         raise RunFailed(_no_row(store, grown, counts))
     scored = timer.time("scores", lambda: store.step(grown.names["scores"], lambda out: score(out, grown, sample, counts)))
     page = facts_of(recipe, sample, grown, scored, manifest_of(grown, sample, timer, counts))
-    store.replace("dataset", lambda out: write_dataset(out, sample.task, grown.kept, lambda written: card(page, written)))
+    rows = originated(grown)
+    store.replace("dataset", lambda out: write_dataset(out, sample.task, rows, lambda written: card(page, written)))
     results(store, dict(page.scores), dict(page.manifest))
     write_text(store.path("report.html"), render(page))
-    return Run(store.root, dict(page.scores), page.verdict)
+    seal(store, dict(page.manifest))
+    return gated(Run(store.root, dict(page.scores), page.verdict))
+
+
+def gated(done: Done) -> Done:
+    """The run, where its gates have passed. Raises GateFailed."""
+    if why := failed(done.scores["gates"]):
+        raise GateFailed(
+            f"{why}. Everything is written, and must not be used as it is. The rows: seedbed show {done.folder} scores, or the report. Drop them "
+            '([[filter]] kind = "personal" for personal data), allow them (pii.allow), or train less; see docs/ethics.md.',
+            done,
+        )
+    return done
 
 
 def facts_of(recipe: Recipe, sample: Sample, grown: Grown, scored: Path, manifest: dict[str, Any]) -> Facts:
     scores, closeup = (json.loads((scored / name).read_text()) for name in ("scores.json", "closeup.json"))
-    scores |= grown.cut
+    scores |= grown.cut | {"gates": gates(scores["measures"], recipe.sensitive)}
     task, target = sample.task, str(sample.task.target)
     labels = Counter(str(e.fields[target]) for e in (*sample.fit, *sample.dev)) if task.has_labels else Counter[str]()
-    sentence = (
-        verdict((scored / "verdict.txt").read_text().strip(), scores["measures"]) + said(scores) + (f". {note}" if (note := untuned(recipe)) else "")
-    )
+    first = verdict((scored / "verdict.txt").read_text().strip(), scores["measures"], failed(scores["gates"]))
+    sentence = first + said(scores) + (f". {note}" if (note := untuned(recipe)) else "")
     licenses = {"sample": recipe.sample.license, "model": model_license(recipe.model.name)}
     made = (recipe.to_toml(), task, sizes(sample), scores, manifest, _training(grown.fitted))
     return Facts(recipe.name, sentence, *made, grown.kept, grown.dropped, {name: labels[name] for name in task.labels}, closeup, licenses)
@@ -156,7 +174,6 @@ def _no_row(store: Store, grown: Grown, counts: Mapping[str, Any]) -> str:
 def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any]) -> None:
     """scores.json, closeup.json and verdict.txt; each (arm, volume, seed) of the gain is a unit in the journal."""
     recipe, seed = grown.recipe, seed_for(grown.recipe.seed, "scores")
-    # Of an annotated row with a label every word is the user's own: there is nothing to measure.
     made = examples_of(grown.kept, sample, recipe)
     measures = [m for component in recipe.metrics for m in measured(component, sample, made, seed)]
     rows = lessons(grown.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None)
@@ -177,10 +194,27 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any]) -> No
 
 
 def examples_of(kept: Sequence[Candidate], sample: Sample, recipe: Recipe) -> Sequence[Example]:
-    """The kept rows that metrics look at."""
+    """The kept rows that metrics look at. Of an annotated row with a label every word is the user's own: there is nothing to measure."""
     if recipe.annotate and sample.task.has_labels:
         kept = [c for c in kept if not c.annotated]
     return Mapped(kept, lambda c: Example(c.id, c.fields or {}))
+
+
+def originated(grown: Grown) -> Sequence[Candidate]:
+    """The kept rows with what the run knows of all alike: hashes of the model and of the adapter or prompt that steered it, sampling, and the
+    filters that kept them. None of a real row that an annotator labelled: nobody wrote it."""
+    recipe, steered = grown.recipe, grown.fitted / "prompt.safetensors" if grown.fitted else None
+    adapter = file_hash(steered) if steered and steered.is_file() else grown.engine.get("adapter_hash")
+    facts = {"model_hash": grown.engine.get("model_hash"), "adapter_hash": adapter, "sampling": asdict(recipe.generate.sampling)}
+    answers = facts | {"sampling": recipe.annotate and asdict(recipe.annotate.sampling(recipe.generate.max_tokens))}
+    judged = {"filters": [f.kind for f in recipe.filters]}
+
+    def origin(candidate: Candidate) -> dict[str, Any]:
+        if not candidate.annotated:
+            return facts
+        return answers if candidate.provenance.get("made_by") else dict.fromkeys(facts)
+
+    return Mapped(grown.kept, lambda c: replace_in(c, provenance=dict(c.provenance) | origin(c) | judged))
 
 
 def measured(component: Component, sample: Sample, rows: Sequence[Example], seed: int) -> list[Measure]:
@@ -229,6 +263,18 @@ def manifest_of(grown: Grown, sample: Sample, timer: Timer, counts: dict[str, An
 def results(store: Store, scores: dict[str, Any], manifest: dict[str, Any]) -> None:
     write_json(store.path("scores.json"), scores)
     write_json(store.path("manifest.json"), manifest)
+
+
+def seal(store: Store, manifest: dict[str, Any]) -> None:
+    """manifest.json once more, with the hash of every file that it speaks of: what `verify` checks first."""
+    write_json(store.path("manifest.json"), manifest | {"files": sealed(store.root, manifest["steps"])})
+
+
+def sealed(root: Path, steps: Mapping[str, str]) -> dict[str, str]:
+    """Path in the run folder -> SHA-256, of the whole steps, the dataset and the results."""
+    tops = [root / name for name in ("recipe.toml", "scores.json", "report.html", "card.md")]
+    inside = [path for name in (*steps.values(), "dataset") for path in sorted((root / name).rglob("*"))]
+    return {path.relative_to(root).as_posix(): file_hash(path) for path in (*tops, *inside) if path.is_file()}
 
 
 def _earlier(store: Store, name: str) -> dict[str, float]:

@@ -72,6 +72,9 @@ class Annotate(BaseModel):
     by: str | None = None
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
 
+    def sampling(self, max_tokens: int) -> Sampling:
+        return Sampling(self.temperature, 1.0, max_tokens)
+
 
 class GainSpec(BaseModel):
     """seeds: students trained for each arm. volumes: synthetic rows of the curve, as multiples of n. soft_labels: a student learns from the

@@ -48,6 +48,13 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return centre - half if successes else 0.0, centre + half if successes < n else 1.0
 
 
+def more_p(hits: int, n: int, others: int, m: int) -> float:
+    """Fisher's exact p that `hits` of n rows are no more than exchangeable with `others` of m rows: small where there are more of them."""
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.sf(hits - 1, n + m, hits + others, n))
+
+
 def permutation_p(observed: float, permuted: Sequence[float] | np.ndarray) -> float:
     """Share of the arrangements, the observed one among them, that are as extreme; the larger, the more extreme.
 

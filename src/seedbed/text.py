@@ -68,15 +68,15 @@ def body(task: Task, fields: Fields) -> str:
     return task.body(dict.fromkeys(task.columns, "") | dict(fields))
 
 
-def real_texts(sample: Sample) -> Iterator[tuple[Split, str]]:
-    """(split, text) of every real row's body, in the order of SPLITS; a row with several reference texts gives each."""
+def real_texts(sample: Sample) -> Iterator[tuple[Split, str, str]]:
+    """(split, id, text) of every real row's body, in the order of SPLITS; a row with several reference texts gives each."""
     task = sample.task
     rows = {"test": sample.test, "dev": sample.dev, "fit": sample.fit, "other": (*sample.pool, *sample.more)}
     for split in SPLITS:
         for example in rows[split]:
-            yield split, body(task, example.fields)
+            yield split, example.id, body(task, example.fields)
             for reference in example.fields.get(task.references or "", ()):
-                yield split, body(task, dict(example.fields) | {str(task.target): reference})
+                yield split, example.id, body(task, dict(example.fields) | {str(task.target): reference})
 
 
 def longest_runs(texts: Sequence[str], others: Sequence[str]) -> list[int]:

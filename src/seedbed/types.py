@@ -37,7 +37,8 @@ class Example:
 class Sample:
     """The user's examples. Only `fit` is learned from, choices use `dev`; metrics, students and the overlap filter alone read `test`.
 
-    `pool`: inputs without targets. `more`: real rows left out by `rows` or `fraction`; only the gain's `full` arm reads them.
+    `pool`: inputs without targets. `more`: real rows left out by `rows` or `fraction`; only the gain's `full` arm reads them. `canaries`: planted
+    rows that a teacher learns with fit, each `canary_repeats` times, and the membership audit looks for; nothing else reads them.
     """
 
     task: Task
@@ -46,6 +47,8 @@ class Sample:
     test: tuple[Example, ...]
     pool: tuple[Example, ...] = ()
     more: tuple[Example, ...] = ()
+    canaries: tuple[Example, ...] = ()
+    canary_repeats: int = 1
 
     @property
     def n(self) -> int:
@@ -166,13 +169,32 @@ class Verdict:
     reason: str = ""
 
 
+EVIDENCE = 20
+"""Rows shown behind one number at most."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One row behind a number, to look at: a kept row's id, a real row's and its split, and what they have in common; "" where there is none.
+
+    text, near: of the kept and the real row, where showing them is no leak in itself.
+    """
+
+    what: str
+    id: str = ""
+    real: str = ""
+    split: str = ""
+    text: str = ""
+    near: str = ""
+
+
 @dataclass(frozen=True)
 class Measure:
     """A number with all that is needed to read it. `value` is None when it could not be measured, and then `note` says why.
 
     better: "higher", "lower" or "closer" (to `real`). low, high: 95 % interval. real: the same number of real against real at the same n.
     p: how often exchangeable rows (kept ones no different from real ones) would look as unlike or more so, exact at any n; None where no
-    such test is made. p <= ALARM of `stats` is an alarm.
+    such test is made. p <= ALARM of `stats` is an alarm. rows: some of those that make the number, where it is a leak.
     """
 
     name: str
@@ -185,6 +207,7 @@ class Measure:
     real: float | None = None
     note: str = ""
     p: float | None = None
+    rows: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from seedbed.text import SPLITS, Split, jaccard, normalise, real_texts, shingles, word_runs
+from seedbed.copies import Copies
+from seedbed.text import Split, real_texts
 from seedbed.types import Candidate, Sample, Verdict
 
 
@@ -35,70 +34,36 @@ class Overlap:
         if not candidates:
             return []
         real = _index(sample, self)
-        reasons = ["" if c.fields is None else real.reason(sample.task.body(c.fields), self.others and not c.annotated) for c in candidates]
+        reasons = ["" if c.fields is None else _reason(real, sample.task.body(c.fields), self.others and not c.annotated) for c in candidates]
         return [Verdict(not reason, reason) for reason in reasons]
 
 
-class _Real:
-    """Real texts, indexed so that a text that copies one is found for certain."""
+def _reason(real: Copies, text: str, others: bool) -> str:
+    """Why the text counts as copied; "" where it does not. others: of rows outside of fit, dev and test too."""
 
-    def __init__(self, rows: Sequence[tuple[Split, str]], settings: Overlap) -> None:
-        """rows: (split, text), the gravest split first: the first of several equal texts names the place."""
-        self.settings = settings
-        self.whole: dict[str, Split] = {}
-        self.runs: dict[str, Split] = {}
-        for split, text in rows:
-            self.whole.setdefault(normalise(text), split)
-            for run in word_runs(text, settings.run):
-                self.runs.setdefault(run, split)
-        self.whole.pop("", None)
-        self.sets = [(split, shingles(text)) for text, split in self.whole.items()]
-        self.common = Counter(s for _, shingled in self.sets for s in shingled)
-        self.holders: dict[str, list[int]] = {}
-        for index, (_, shingled) in enumerate(self.sets):
-            for shingle in self._rarest(shingled):
-                self.holders.setdefault(shingle, []).append(index)
+    def counts(split: Split) -> bool:
+        return others or split != "other"
 
-    def reason(self, text: str, others: bool) -> str:
-        """Why the text counts as copied; "" where it does not. others: of rows outside of fit, dev and test too."""
-        plain = normalise(text)
-
-        def counts(split: Split | None) -> bool:
-            return split is not None and (others or split != "other")
-
-        if counts(self.whole.get(plain)):
-            return f"copy of {_named(self.whole[plain])}"
-        near = next(filter(counts, self._near(shingles(plain))), None)
-        if near:
-            return f"near copy of {_named(near)}"
-        found = [split for run in word_runs(plain, self.settings.run) if counts(split := self.runs.get(run)) and split]
-        return f"shared run with {_named(min(found, key=SPLITS.index))}" if found else ""
-
-    def _near(self, own: frozenset[str]) -> Iterator[Split]:
-        for index in sorted({i for shingle in self._rarest(own) for i in self.holders.get(shingle, ())}):
-            split, other = self.sets[index]
-            if jaccard(own, other) >= self.settings.threshold:
-                yield split
-
-    def _rarest(self, shingled: frozenset[str]) -> list[str]:
-        """The rarest shingles, so many that two sets at the threshold have one in common (prefix filter: Bayardo et al. 2007)."""
-        # 1e-9: 0.7 * 10 must not count as above 7.
-        count = len(shingled) - math.ceil(self.settings.threshold * len(shingled) - 1e-9) + 1
-        return sorted(shingled, key=lambda s: (self.common[s], s))[:count] if shingled else []
+    if (whole := real.equal(text)) and counts(whole.split):
+        return f"copy of {_named(whole.split)}"
+    if near := next((copied for copied in real.near(text) if counts(copied.split)), None):
+        return f"near copy of {_named(near.split)}"
+    found = [split for split in real.shared(text) if counts(split)]
+    return f"shared run with {_named(found[0])}" if found else ""
 
 
 def _named(split: Split) -> str:
     return "other real row" if split == "other" else split
 
 
-_last: list[tuple[Sample, Overlap, _Real]] = []
+_last: list[tuple[Sample, Overlap, Copies]] = []
 """The index made last: a run judges part by part, always against the same rows."""
 
 
-def _index(sample: Sample, settings: Overlap) -> _Real:
+def _index(sample: Sample, settings: Overlap) -> Copies:
     for known, same, real in _last:
         if known is sample and same == settings:
             return real
-    real = _Real(list(real_texts(sample)), settings)
+    real = Copies(list(real_texts(sample)), settings.threshold, settings.run)
     _last[:] = [(sample, settings, real)]
     return real

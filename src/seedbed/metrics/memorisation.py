@@ -8,28 +8,48 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from seedbed.copies import Copied, Copies
 from seedbed.metrics.draws import in_order
-from seedbed.stats import DRAWS, bootstrap_mean, equal_draw, percentile_interval, permutation_p, wilson
+from seedbed.stats import (
+    DRAWS,
+    bootstrap_mean,
+    equal_draw,
+    half_spread,
+    more_p,
+    percentile_interval,
+    permutation_p,
+    spread_interval,
+    wilson,
+)
 from seedbed.store import Mapped
-from seedbed.text import SPLITS, Split, longest_runs, normalise, real_texts
-from seedbed.types import Example, Measure, Sample, seed_for
+from seedbed.text import SPLITS, Split, longest_runs, real_texts
+from seedbed.types import EVIDENCE, Evidence, Example, Measure, Sample, seed_for
 
 HALVES = 20
 """Random halvings of dev + test that real text's own neighbour ratio is the mean of."""
 PERMUTATIONS = 999
+NEAR = 0.8
+"""Jaccard similarity of shingles from which a text is nearly a real one; the overlap filter's default."""
+LEAST = 20
+"""Rows a side below which `nearer_to_fit` says nothing."""
+MOST = 500
+"""Rows a side of `nearer_to_fit` at most."""
+DEALS = 199
+"""Ways to deal real rows to fit and the others, behind its p."""
 
 
 @dataclass(frozen=True)
 class Memorisation:
     """Copies of real rows among the kept ones, the longest run of words shared with fit, and the distance to the nearest fit row.
 
-    verbatim_rate: share of kept rows whose text is a real row's but for case, punctuation and white space; also split by split.
-    longest_shared_run: words, mean over rows. neighbour_ratio: median distance to the nearest fit row over the same of dev + test rows;
-    below 1 is nearer to fit than real text is. p: permutation of kept and real rows; of a rate, Fisher's exact test against the rows that
-    `real` speaks of. embedder: of that distance ("minilm", a folder or hub name).
+    verbatim_rate: share of kept rows whose text is a real row's but for case, punctuation and white space; near_verbatim_rate: whose 5-character
+    shingles have a Jaccard similarity of 0.8 or more with a real row's; both also split by split. longest_shared_run: words, mean over rows.
+    neighbour_ratio: median distance to the nearest fit row over the same of dev + test rows; below 1 is nearer to fit than real text is.
+    nearer_to_fit: share of kept rows that lie nearer to a fit row than to one of as many dev + test rows. p: permutation of kept and real rows;
+    of a rate, Fisher's exact test against the rows that `real` speaks of. embedder: of the distances ("minilm", a folder or hub name).
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     embedder: str = "minilm"
 
@@ -46,52 +66,72 @@ class Memorisation:
             real = embed(fit, self.embedder)
             drawn = (equal_draw(side, n, seed_for(seed, "neighbour", i)) for i, side in enumerate((texts, reference)))
             distances = [nearest(embed(side, self.embedder), real) for side in drawn]
+        few = [equal_draw(side, min(len(side), MOST), seed_for(seed, "nearer", i)) for i, side in enumerate((texts, reference, fit))]
+        nearer = _nearer([embed(side, self.embedder) for side in few], seed_for(seed, "nearer")) if n and fit else None
         got = f"got {len(texts)} kept, {len(reference)} dev + test and {len(fit)} fit"
         return [
-            *_verbatim(sample, Mapped(kept, lambda e: body(e.fields))),
+            *_copied(sample, kept),
             _shared_run(texts, fit, test, seed_for(seed, "run")),
             neighbour_ratio(distances[0], distances[1], seed_for(seed, "ratio"))
             if distances
             else Measure("neighbour_ratio", None, better="closer", note=f"needs rows on each side, {got}"),
+            nearer or Measure("nearer_to_fit", None, "share", "closer", note=f"needs {LEAST} rows on each side, {got}"),
         ]
 
 
-def _verbatim(sample: Sample, texts: Sequence[str]) -> list[Measure]:
-    """The rate against all real rows and against each split; the real one: test rows that stand in fit too, or in the split at hand."""
-    real: dict[Split, set[str]] = {split: set() for split in SPLITS}
-    for split, text in real_texts(sample):
-        real[split].add(normalise(text))
+def _copied(sample: Sample, kept: Sequence[Example]) -> list[Measure]:
+    """Verbatim and near-verbatim rates against all real rows and against each split; the real one: test rows that stand in fit too, or in the split
+    at hand."""
     body = sample.task.body
-    dev, test = ([normalise(body(e.fields)) for e in rows] for rows in (sample.dev, sample.test))
-    # No p: kept rows may copy from any split, test rows from fit alone, so that the two are not exchangeable.
-    everywhere = set().union(*real.values())
-    found = [plain for text in texts if (plain := normalise(text)) in everywhere]  # the copies alone: there may be a million texts
-    whole = _rate("verbatim_rate", len(texts), found, everywhere, test, real["fit"], "real: share of test rows that stand in fit")
-    rates = [replace(whole, p=None)]
-    for split in SPLITS[::-1]:
-        if split == "other" and not real["other"]:
-            continue
-        others, named = (dev, "dev") if split == "test" else (test, "test")
-        among = real[split]
-        rates.append(_rate(f"verbatim_rate_{split}", len(texts), found, among, others, among, f"real: share of {named} rows that stand in {split}"))
-    return rates
+    real: dict[Split, list[tuple[Split, str, str]]] = {split: [] for split in SPLITS}
+    for row in real_texts(sample):
+        real[row[0]].append(row)
+    known = {split: Copies(rows, NEAR) for split, rows in real.items()}
+    dev, test = ([body(e.fields) for e in rows] for rows in (sample.dev, sample.test))
+    found = []
+    for near in (False, True):
+        rate = "near_verbatim_rate" if near else "verbatim_rate"
+        copies: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        gravest: list[tuple[int, str, str, Copied]] = []
+        for e in kept:  # there may be a million: what is no copy is forgotten
+            text = body(e.fields)
+            places = [c for split in SPLITS if (c := _look(known[split], text, near))]
+            for c in places:
+                copies[c.split] += 1
+            if places:
+                gravest.append((SPLITS.index(places[0].split), text, e.id, places[0]))
+        # No p: kept rows may copy from any split, test rows from fit alone, so that the two are not exchangeable.
+        inside = [_look(known["fit"], text, near) for text in test]
+        whole = _rate(rate, len(gravest), len(kept), any(real.values()), inside, bool(real["fit"]), "real: share of test rows that stand in fit")
+        shown = tuple(_shown(name, text, c) for _, text, name, c in sorted(gravest, key=lambda row: row[:3])[:EVIDENCE])
+        found.append(replace(whole, p=None, rows=shown))
+        for split in SPLITS[::-1]:
+            if split == "other" and not real["other"]:
+                continue
+            others, named = (dev, "dev") if split == "test" else (test, "test")
+            beside = [_look(known[split], text, near) for text in others]
+            told = f"real: share of {named} rows that stand in {split}"
+            found.append(_rate(f"{rate}_{split}", copies[split], len(kept), bool(real[split]), beside, bool(real[split]), told))
+    return found
 
 
-def _rate(name: str, n: int, found: Sequence[str], real: set[str], others: Sequence[str], among: set[str], named: str) -> Measure:
-    """Share of n texts that are among the real ones, of which some are in `found`; beside it the share of other real rows that are `among`
-    real ones."""
-    from scipy.stats import hypergeom
+def _look(known: Copies, text: str, near: bool) -> Copied | None:
+    return max(known.near(text), key=lambda c: c.similarity, default=None) if near else known.equal(text)
 
+
+def _shown(name: str, text: str, copied: Copied) -> Evidence:
+    what = "the same text" if copied.similarity == 1 else f"similarity {copied.similarity:.2f}"
+    return Evidence(what, name, copied.real, copied.split, text, copied.text)
+
+
+def _rate(name: str, copies: int, n: int, real: bool, others: Sequence[Copied | None], among: bool, named: str) -> Measure:
+    """Share of n texts that were found among the real ones; beside it the share of other real rows that were found among real ones."""
     if not n or not real:
         reason = "no kept row" if not n else "the sample has no rows to compare with"
         return Measure(name, None, "share", "lower", n, note=reason)
-    copies = sum(1 for text in found if text and text in real)
+    repeated = sum(c is not None for c in others)
     low, high = wilson(copies, n)
-    own, p = None, None
-    if others and among:
-        repeated = sum(1 for text in others if text and text in among)
-        own = repeated / len(others)
-        p = float(hypergeom.sf(copies - 1, n + len(others), copies + repeated, n))
+    own, p = (repeated / len(others), more_p(copies, n, repeated, len(others))) if others and among else (None, None)
     note = f"{copies} of {n}; Wilson interval; {named} ({len(others)} rows)"
     return Measure(name, copies / n, "share", "lower", n, low, high, own, note, p)
 
@@ -146,3 +186,49 @@ def neighbour_ratio(kept: np.ndarray, reference: np.ndarray, seed: int) -> Measu
     note = f"median distance to the nearest fit row, {below:.3f} for dev + test; bootstrap of both medians; real: halves of dev + test"
     p = _difference_p(kept, reference, np.median, int(rng.integers(2**62)))
     return Measure("neighbour_ratio", float(np.median(kept)) / below, "", "closer", n, low, high, real, note, p)
+
+
+def _nearer(sides: Sequence[np.ndarray], seed: int) -> Measure | None:
+    """Which real rows are nearer to the kept ones: half of them where the kept ones come from neither. None: too few.
+
+    sides: features (n, d) of kept, dev + test and fit rows.
+
+    p deals fit and dev + test rows out anew: exact where the split was random. real: half of dev + test in the place of the kept rows.
+    """
+    rng, (kept, reference, fit) = np.random.default_rng(seed), sides
+    kept = kept[rng.permutation(len(kept))[:MOST]]
+    m = min(len(fit), len(reference), MOST)
+    if min(m, len(kept)) < LEAST:
+        return None
+    fit, reference = (side[rng.permutation(len(side))[:m]] for side in (fit, reference))
+    apart = _distances(kept, np.concatenate([fit, reference]))
+    value, half = _share(apart, np.arange(m), np.arange(m, 2 * m)), m // 2
+    dealt = [_share(apart, order[:m], order[m:]) for order in (rng.permutation(2 * m) for _ in range(DEALS))]
+    spread = [
+        _share(apart[rng.permutation(len(kept))[: len(kept) // 2]], rng.permutation(m)[:half], m + rng.permutation(m)[:half]) for _ in range(HALVES)
+    ]
+    low, high = spread_interval(value, [half_spread(value, np.array(spread))])
+    bounds = wilson(round(value * len(kept)), len(kept))
+    beside = []
+    for _ in range(HALVES):
+        order = rng.permutation(m)
+        beside.append(
+            _share(_distances(reference[order[:half]], np.concatenate([fit, reference])), rng.permutation(m)[:half], m + order[half : 2 * half])
+        )
+    note = f"{len(kept)} kept rows, {m} fit and {m} dev + test rows; 0.5: no nearer; interval: random halves; p: {DEALS} deals of the real rows"
+    return Measure(
+        "nearer_to_fit", value, "share", "closer", len(kept), max(0.0, min(low, bounds[0])), min(1.0, max(high, bounds[1])), float(np.mean(beside)),
+        note, permutation_p(value, dealt),
+    )  # fmt: skip
+
+
+def _distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Squared distances (n, m), rounded so that copies are equally far on every side."""
+    a, b = rows.astype(np.float64), others.astype(np.float64)
+    return np.asarray(np.round(np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T, 0.0), 9))
+
+
+def _share(apart: np.ndarray, ours: np.ndarray, others: np.ndarray) -> float:
+    """Share of the rows whose nearest column is among `ours`; ties are halves."""
+    a, b = apart[:, ours].min(1), apart[:, others].min(1)
+    return float((a < b).mean() + (a == b).mean() / 2)

@@ -68,6 +68,7 @@ def _rendered(template: str, facts: Facts, **parts: Any) -> str:
         verdict=tables.sentence(facts.verdict),
         counts=tables.counts(facts.scores["counts"]),
         measures=tables.measures(facts.scores),
+        gates=tables.gates(facts.scores),
         arms=tables.arms(gain),
         difference=tables.difference(gain),
         smallest=tables.smallest(gain),

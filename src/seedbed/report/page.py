@@ -29,17 +29,21 @@ def page(facts: Facts) -> str:
     home = Path(__file__).resolve().parent
     environment = Environment(loader=FileSystemLoader(home), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     gain, training, manifest, seen = facts.scores["gain"], facts.training, facts.manifest, facts.closeup["map"]
+    failed = any(not gate["passed"] for gate in facts.scores.get("gates", ()))
+    leaks = tables.leaks(facts.scores)
     lead, semicolon, rest = tables.sentence(facts.verdict).replace(" %", "\u00a0%").partition("; ")
     measures = [_measure(m) for m in facts.scores["measures"]]
     labels = _labels(facts)
     return environment.get_template("page.html.jinja").render(
         facts=facts,
         style=Markup((home / "page.css").read_text(encoding="utf-8").strip()),
-        tone=tone(gain),
-        said=SAID[tone(gain)],
+        tone="worse" if failed else tone(gain),
+        said="Do not use" if failed else SAID[tone(gain)],
+        gates=tables.gates(facts.scores),
+        leaks=leaks,
         verdict={"lead": lead, "rest": semicolon + rest},
         keys=_keys(facts),
-        sections=_sections(facts, bool(labels)),
+        sections=_sections(facts, bool(labels), bool(leaks.rows)),
         arms=tables.arms(gain),
         difference=tables.difference(gain),
         smallest=tables.smallest(gain),
@@ -67,9 +71,9 @@ def page(facts: Facts) -> str:
     )
 
 
-def _sections(facts: Facts, labels: bool) -> list[tuple[str, str]]:
+def _sections(facts: Facts, labels: bool, leaks: bool) -> list[tuple[str, str]]:
     """(id, name) of the parts that this page has."""
-    found = [("gain", "Gain"), ("measures", "Measures"), ("map", "Map")]
+    found = [("gain", "Gain"), ("measures", "Measures"), *([("leaks", "Leaks")] if leaks else []), ("map", "Map")]
     found += [("labels", "Labels")] if labels else []
     found += [("filters", "Refused" if facts.data else "Filters")] + (
         [("training", "Teacher" if tables.tuned(facts.training) else "Soft prompt")] if facts.training else []

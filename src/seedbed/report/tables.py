@@ -66,6 +66,20 @@ def _measure(m: Mapping[str, Any]) -> tuple[str, ...]:
     return m["name"], number(m["value"], m["unit"]), interval(m), number(m["real"]), chance(m.get("p")), number(m["n"]), better, m["note"]
 
 
+def gates(scores: Mapping[str, Any]) -> Table:
+    """The audits that decide whether the rows may be used."""
+    return Table(("gate", "passed", "why not"), [(g["name"], "yes" if g["passed"] else "NO", g["why"]) for g in scores.get("gates", ())])
+
+
+def leaks(scores: Mapping[str, Any]) -> Table:
+    """The rows that measures show."""
+    head = ("measure", "kept row", "what", "real row", "text", "real text")
+    found = [(m["name"], row) for m in scores["measures"] for row in m.get("rows", ())]
+    return Table(
+        head, [(name, r["id"], r["what"], f"{r['real']} ({r['split']})" if r["split"] else r["real"], r["text"], r["near"]) for name, r in found]
+    )
+
+
 def chance(p: float | None) -> str:
     """A p, and that it is an alarm; blank where no test was made."""
     return "" if p is None else f"{p:.3f}{' (alarm)' if p <= ALARM else ''}"

@@ -12,10 +12,11 @@ DIVERSITY = ("vendi", "knn_coverage")
 """Measures of diversity, the first that was measured decides; higher is more diverse."""
 
 
-def verdict(gain: str, measures: Sequence[Mapping[str, Any]]) -> str:
-    """gain: the clause on the gain (`Gain.verdict`). measures: those of scores.json."""
+def verdict(gain: str, measures: Sequence[Mapping[str, Any]], failed: str = "") -> str:
+    """gain: the clause on the gain (`Gain.verdict`). measures: those of scores.json. failed: the gates that did not pass, in words."""
     known = {m["name"]: m for m in measures if m["value"] is not None}
-    return "; ".join(part for part in (gain, _copies(known.get("verbatim_rate")), _diversity(known), _alarms(known)) if part)
+    first = f"do not use these rows: {failed}" if failed else ""
+    return "; ".join(part for part in (first, gain, _copies(known.get("verbatim_rate")), _diversity(known), _alarms(known)) if part)
 
 
 def tone(gain: Mapping[str, Any] | None) -> Tone:

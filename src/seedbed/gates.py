@@ -1,0 +1,47 @@
+"""What must hold before rows may be used: gates over the measures of scores.json. A gate that could not be measured has not passed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seedbed.stats import ALARM
+
+AUDITS = {
+    "pii": ("pii_leak_rate", "pii_rate"),
+    "membership": ("membership_auc", "membership_tpr", "canary_exposure"),
+    "bias": ("group_skew", "bias_amplification", "amplification"),
+}
+"""Gate -> the names of its measures; the first must have a number. What stands behind a colon is a group's name."""
+
+
+def gates(measures: Sequence[Mapping[str, Any]], sensitive: bool) -> list[dict[str, Any]]:
+    """[{"name", "passed", "why"}]. Always `pii`, where it was measured: no personal data of a real row. sensitive: all of AUDITS.
+
+    An audit fails on an alarm. Of m tests one must have p <= ALARM / m (Bonferroni), so that rows no different from real ones fail a gate
+    at most once in 1 / ALARM times, however many groups there are.
+    """
+    found = []
+    for name, names in AUDITS.items():
+        mine = [m for m in measures if m["name"].partition(":")[0] in names]
+        if sensitive or (mine and name == "pii"):
+            why = _why(name, mine, sensitive)
+            found.append({"name": name, "passed": not why, "why": why})
+    return found
+
+
+def failed(found: Sequence[Mapping[str, Any]]) -> str:
+    """The gates that did not pass, in words; "" where all did."""
+    return ", and ".join(f"gate {g['name']}: {g['why']}" for g in found if not g["passed"])
+
+
+def _why(name: str, measures: Sequence[Mapping[str, Any]], sensitive: bool) -> str:
+    first = AUDITS[name][0]
+    needed = next((m for m in measures if m["name"] == first), None)
+    if needed is None or needed["value"] is None:
+        return f"{first} was not measured: {needed['note'] if needed else 'the recipe has no such metric'}" if sensitive else ""
+    if first == "pii_leak_rate" and needed["value"] > 0:
+        return str(needed["note"].partition(";")[0])
+    tested = [m for m in measures if m["p"] is not None and m["value"] is not None] if sensitive else []
+    alarms = [m for m in tested if m["p"] <= ALARM / len(tested)]
+    return ", ".join(f"{m['name']} is {m['value']:.3g}, p = {m['p']:.2g}" for m in alarms)

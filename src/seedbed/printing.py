@@ -1,0 +1,47 @@
+"""What a run's numbers look like in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def number(value: Any) -> str:
+    return "-" if value is None else f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from seedbed.stats import ALARM
+
+    console, counts = Console(markup=False), scores["counts"]
+    dropped = ", ".join(f"{k} {v}" for k, v in counts["dropped"].items()) or "none"
+    console.print(f"{counts['candidates']} candidates, {counts['kept']} kept. Dropped: {dropped}.", highlight=False)
+    table = Table("measure", "value", "95 % interval", "real vs real", "p", "n", box=None, pad_edge=False)
+    unmeasured: dict[str, list[str]] = {}
+    for m in scores["measures"]:
+        if m["value"] is None:
+            unmeasured.setdefault(m["note"], []).append(m["name"])
+        else:
+            table.add_row(m["name"], number(m["value"]), _interval(m), number(m["real"]), "" if m.get("p") is None else f"{m['p']:.3f}", str(m["n"]))
+    for name, arm in ((scores["gain"] or {}).get("arms") or {}).items():
+        if arm["mean"] is not None:
+            table.add_row(f"{scores['gain']['metric']} {name}", number(arm["mean"]), _interval(arm), "", "", str(arm["n_train"]))
+    console.print(table)
+    alarms = [m["name"] for m in scores["measures"] if m.get("p") is not None and m["p"] <= ALARM]
+    if alarms:
+        console.print(f"unlike real rows (p <= {ALARM}): {', '.join(alarms)}", highlight=False)
+    for m in scores["measures"]:
+        for row in m.get("rows", ())[:LEAKS]:
+            console.print(f"  {m['name']}: {' '.join(filter(None, (row['id'], row['what'], row['split'], row['real'])))}", highlight=False)
+    for note, names in unmeasured.items():
+        console.print(f"not measured: {', '.join(names)}: {note}", highlight=False)
+
+
+LEAKS = 5
+"""Rows shown behind a leak; the report has more."""
+
+
+def _interval(numbers: dict[str, Any]) -> str:
+    return f"{number(numbers['low'])} to {number(numbers['high'])}" if numbers["low"] is not None else "-"
