@@ -121,10 +121,10 @@ def _started(*what: Any) -> Any:
 
 
 def _recipe_file(out: Path) -> Path:
-    """The recipe as the command line reads it; a resolved one does not say that there is no metric."""
+    """The recipe as the command line reads it."""
     path = out.with_suffix(".toml")
     named = RAW | {"sample": RAW["sample"] | {"path": str(ROOT / "examples/helpdesk.csv")}}
-    path.write_text("metric = []\n" + recipes.build(named, ROOT).to_toml())
+    path.write_text(recipes.build(named, ROOT).to_toml())
     return path
 
 
