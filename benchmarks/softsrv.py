@@ -54,7 +54,7 @@ def ways(task: str, rows: int) -> list[dict[str, Any]]:
         {"name": "amortised", "generator": {**soft, "prompt": "amortised"}},
         {"name": "finetune", "generator": {"kind": "finetune", "epochs": 10, **({"order": "label-first"} if task == "slurp" else {})}},
         {"name": "mc + mix", "generator": {**mc, "contexts": "mix"}},
-        {"name": "mc + jitter", "generator": {**mc, "contexts": "jitter"}},
+        {"name": "mc + kernel", "generator": {**mc, "contexts": "kernel"}},
         {
             "name": "mc + select",
             "generator": mc,

@@ -6,13 +6,14 @@ import json
 import re
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from threading import Barrier, Event, Lock
+from threading import Barrier, Event, Lock, current_thread
 from typing import Any
 
 import pytest
+from tqdm import TMonitor
 
 pytest.importorskip("openai")
 from servers import KINDS, Fault, Server, cut_short, reset, silent, status, text
@@ -141,10 +142,22 @@ def test_a_fault_is_asked_again_and_changes_no_answer(server: Server, name: str)
         assert got == dict(opened(fresh).complete(prompts(6), HOW))
 
 
+def patient(kept: Callable[[float], object], least: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits of at least so many seconds are told to `kept` and not waited; tqdm's own thread, which waits too, is left alone."""
+    real = Event.wait
+
+    def wait(self: Event, seconds: float | None = None) -> bool:
+        if seconds is None or seconds < least or isinstance(current_thread(), TMonitor):
+            return real(self, seconds)
+        kept(seconds)
+        return real(self, 0.0)
+
+    monkeypatch.setattr(Event, "wait", wait)
+
+
 def test_retry_after_is_honoured_and_its_wait_is_not_endless(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    real = Event.wait
-    monkeypatch.setattr(Event, "wait", lambda self, t=None: waited.append(t) or real(self, 0.0) if t and t > 1 else real(self, t))
+    patient(waited.append, 1.1, monkeypatch)
     server.faults = [status(429, headers={"Retry-After": "7"}), status(429, headers={"retry-after-ms": "2500"})]
     assert not next(opened(server).complete(prompts(1), HOW))[1].problem
     assert waited == [7.0, 2.5]
@@ -155,8 +168,7 @@ def test_retry_after_is_honoured_and_its_wait_is_not_endless(server: Server, mon
 
 def test_the_wait_doubles_and_its_jitter_comes_from_the_seed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[list[float]] = []
-    real = Event.wait
-    monkeypatch.setattr(Event, "wait", lambda self, t=None: runs[-1].append(t) or real(self, 0.0) if t and t >= 2 else real(self, t))
+    patient(lambda seconds: runs[-1].append(seconds), 2, monkeypatch)
     server.always = status(500)
     for seed in (1, 1, 2):
         runs.append([])
