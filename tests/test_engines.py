@@ -13,7 +13,7 @@ import torch
 from seedbed.engines.local import Local
 from seedbed.engines.toy import Toy
 from seedbed.errors import EngineError, TooLong
-from seedbed.lm.load import load, locate, stored_hash, with_weights_alone
+from seedbed.lm.load import load, locate, stored_hash
 from seedbed.testing import check_engine
 from seedbed.types import ModelRef, Prompt, Sampling, SoftRef
 
@@ -110,13 +110,8 @@ def test_toy_knows_only_what_its_prompt_names(tmp_path: Path) -> None:
     assert soft[0][0] > soft[1][0]
 
 
-def test_a_model_folder_is_linked_without_what_is_no_part_of_the_model(tmp_path: Path) -> None:
+def test_the_weights_that_lie_in_a_shipped_folder_are_the_models() -> None:
+    """vLLM reads all that lie there, and a decoder is none."""
     place = Path(locate("seedling"))
-    (tmp_path / "alone").mkdir()
-    (tmp_path / "whole").mkdir()
-    linked = Path(with_weights_alone(str(place), tmp_path / "whole"))
-    assert [p.name for p in linked.glob("*.safetensors")] == ["model.safetensors"]
-    assert {p.name for p in linked.iterdir()} >= {"config.json", "tokenizer.json", "tokenizer_config.json"}
-    assert stored_hash(str(linked)) == load("seedling").hash
-    assert with_weights_alone(str(linked), tmp_path / "alone") == str(linked), "nothing foreign, nothing to do"
-    assert with_weights_alone("a/hub-name", tmp_path / "alone") == "a/hub-name"
+    assert [p.name for p in place.glob("*.safetensors")] == ["model.safetensors"]
+    assert stored_hash(str(place)) == load("seedling").hash

@@ -27,7 +27,7 @@ from seedbed.errors import EngineError
 from seedbed.generators.finetune import Finetune
 from seedbed.generators.soft import Soft
 from seedbed.lm.embeds import Embeds, parity
-from seedbed.lm.load import load, locate, with_weights_alone
+from seedbed.lm.load import load, locate
 from seedbed.testing import check_engine, tiny_sample
 from seedbed.types import ModelRef, Prompt, Sampling, SoftRef
 
@@ -173,8 +173,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    model = with_weights_alone(locate("seedling"), tmp_path_factory.mktemp("model"))
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", "small"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", locate("seedling"), "--served-model-name", "small"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-num-seqs", "16", "--enable-prompt-embeds"]
     log = (tmp_path_factory.mktemp("server") / "log").open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ | {"VLLM_NO_USAGE_STATS": "1"})

@@ -276,7 +276,9 @@ def pretrain_prompt(
     model: Annotated[str, typer.Option(help="A causal language model: seedling, a folder or a hub name.")],
     corpus: Annotated[list[Path], typer.Option(help="General text: .txt, .txt.gz or .txt.xz; blank lines end documents. May be given again.")],
     minutes: Annotated[float, typer.Option(help="Time to train now; the same command trains on.", min=0)] = 60.0,
-    out: Annotated[Path, typer.Option(help="Folder of the decoder: name it in [generator] decoder.")] = Path("decoder"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the decoder. MODEL_FOLDER/decoder is found by itself; any other, name in [generator] decoder.")
+    ] = Path("decoder"),
     as_json: AsJson = False,
 ) -> None:
     """Train an embedding decoder for a language model once, which [generator] prompt = "amortised" then adapts to a few rows."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -99,10 +98,6 @@ class VllmSession:
     _number: int = 0
 
     def __post_init__(self) -> None:
-        from seedbed.lm.load import locate, with_weights_alone
-
-        self._folder = tempfile.TemporaryDirectory(prefix="seedbed-vllm-")
-        self._place = with_weights_alone(locate(self.model.name), Path(self._folder.name))
         self.worker = self._start()
 
     def describe(self) -> Mapping[str, Any]:
@@ -240,11 +235,12 @@ class VllmSession:
                 why, deaths = str(error), deaths + 1
 
     def _start(self) -> Worker:
+        from seedbed.lm.load import locate
         from seedbed.lm.vllm_worker import Worker, WorkerDied
 
         s, adapter = self.settings, self.model.adapter
         arguments: dict[str, Any] = {
-            "model": self._place,
+            "model": locate(self.model.name),
             "dtype": {"fp32": "float32", "bf16": "bfloat16"}[s.precision],
             "seed": 0,
             "enable_prompt_embeds": self.model.soft is not None,

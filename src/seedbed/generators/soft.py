@@ -42,7 +42,7 @@ class Soft:
     prompt: nsp (one matrix), mp (k matrices mixed by a gate), mc (a network of the context), amortised (a network that learned to decode
     embeddings of general text, adapted; its rows' labels are given), or auto (the best of these on dev; amortised where a decoder for so many
     tokens is at hand).
-    decoder: the file that `seedbed pretrain-prompt` wrote; "": the one beside the model's weights, as seedling has.
+    decoder: the file that `seedbed pretrain-prompt` wrote; "": decoder/decoder.safetensors in the model's folder, as in seedling's.
     tokens: soft tokens t. k: matrices of mp. hidden, rank, dropout: the network of mc. embedder: gives the context z ("minilm", a folder or
     hub name). epochs, patience (in evaluations), batch, prompt_lr, network_lr, weight_decay: of the fit; rates are relative to embeddings
     of RMS 1. contexts: what a row is written from: "sample", a fit row's own embedding, as in the paper; "mix", it and one of its nearest
@@ -132,7 +132,7 @@ class Soft:
 
         place = decoder_place(self.decoder, model)
         if self.prompt == "amortised" and not place.is_file():
-            found = f"decoder = {self.decoder!r} is no file" if self.decoder else f"no decoder lies beside {model!r}"
+            found = f"decoder = {self.decoder!r} is no file" if self.decoder else f"{model!r} has no decoder/decoder.safetensors"
             raise ModelError(
                 f'[generator] prompt = "amortised": {found}. Make one (seedbed pretrain-prompt --model {model} --corpus TEXT --out FOLDER) '
                 'and write decoder = "FOLDER/decoder.safetensors".'
@@ -310,9 +310,9 @@ class SoftTeacher:
 
 
 def decoder_place(given: str, model: str) -> Path:
-    """Where the decoder is: the file named, or, with "", beside the weights of a shipped model or of a model's folder."""
+    """Where the decoder is: the file named, or, with "", decoder/decoder.safetensors in the folder of a shipped model or of one's own."""
     shipped = Path(__file__).resolve().parent.parent / "models" / model
-    return Path(given) if given else (shipped if shipped.is_dir() else Path(model)) / "decoder.safetensors"
+    return Path(given) if given else (shipped if shipped.is_dir() else Path(model)) / "decoder/decoder.safetensors"
 
 
 def asked(task: Task, fields: Fields) -> tuple[str, str]:

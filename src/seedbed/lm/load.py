@@ -97,16 +97,6 @@ def _stored(place: str) -> list[Path]:
     return [Path(cached_file(place, name)) for name in names]
 
 
-def with_weights_alone(place: str, out: Path) -> str:
-    """The folder, or `out` with links to what is in it less the safetensors that are no part of the model: vLLM reads all that lie there."""
-    folder = Path(place)
-    if not folder.is_dir() or not (foreign := set(folder.glob("*.safetensors")) - set(_stored(place))):
-        return place
-    for path in set(folder.iterdir()) - foreign:
-        (out / path.name).symlink_to(path.resolve())
-    return str(out)
-
-
 def _need_room(name: str, place: str, width: float, copies: int, device: str) -> None:
     """Raises ModelError, before anything is read, when so many copies of the weights, `width` bytes each, are more than the memory."""
     from safetensors import safe_open
