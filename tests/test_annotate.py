@@ -210,7 +210,7 @@ def test_a_row_teaches_its_annotators_distribution_only_where_they_agree() -> No
 
     said = {"a": 0.7, "b": 0.295, "c": 0.005}
     found = lessons([row("a", said), row("b", said), row("a", {})], "label", "x")
-    assert found[0].target_probs == {"a": 0.7, "b": 0.295}  # up to 0.99 of the mass
+    assert found[0].target_probs == said
     assert found[1].target_probs is None and found[2].target_probs is None
     assert lessons([row("a", said)], "label", None)[0].target_probs is None
 

@@ -21,8 +21,6 @@ Scorer = Callable[[int, np.ndarray], float]
 """(seed index, indices of blocks of test rows, repeats allowed) -> points of one arm."""
 
 MIN_TEST = 100
-MASS, MOST_LABELS = 0.99, 5
-"""Of a distribution over labels, what is taught: a student's time grows with the labels of a row, and unlikely ones say little."""
 FULL_ROWS = 2000
 """The most real rows of the `full` arm and of the real-only curve."""
 MOST_KEPT = 20_000
@@ -104,19 +102,11 @@ class _Point:
 
 def lessons(kept: Sequence[Candidate], target: str, by: str | None) -> Sequence[Example]:
     """What a student learns from kept rows. by: the annotator whose distribution a row teaches where its likeliest label is the row's own; None:
-    the label alone. Of a distribution the likeliest labels are taught, up to `MASS` and `MOST_LABELS`."""
+    the label alone."""
 
-    def soft(candidate: Candidate) -> dict[str, float] | None:
+    def soft(candidate: Candidate) -> Mapping[str, float] | None:
         said = candidate.annotations.get(by) if by else None
-        if not said or next(iter(said)) != (candidate.fields or {}).get(target):
-            return None
-        found: dict[str, float] = {}
-        mass = 0.0
-        for label, probability in said.items():  # the likeliest first
-            if mass >= MASS or len(found) == MOST_LABELS:
-                break
-            found[label], mass = probability, mass + probability
-        return found
+        return said if said and next(iter(said)) == (candidate.fields or {}).get(target) else None  # the likeliest comes first
 
     return Mapped(kept, lambda c: Example(c.id, c.fields or {}, target_probs=soft(c)))
 
