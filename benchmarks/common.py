@@ -119,10 +119,6 @@ def ceilings(threads: tuple[int, ...] = (1, 2)) -> dict[str, float]:
     return found
 
 
-if __name__ == "__main__":
-    print(json.dumps(ceilings()))
-
-
 SAYS = "## What it says"
 
 
@@ -137,3 +133,7 @@ def write_page(place: Path, tables: str) -> None:
 def asked() -> str:
     """The command line of a benchmark, without this machine's paths."""
     return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *("DATA" if a.startswith(("/", "..")) else a for a in sys.argv[1:])])
+
+
+if __name__ == "__main__":
+    print(json.dumps(ceilings()))

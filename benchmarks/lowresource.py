@@ -13,7 +13,6 @@ docs/results/lowresource.md. Run again, it goes on.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import random
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from common import asked, write_page
+from sets import rows_of, written
 
 from seedbed.compare import compare, table
 from seedbed.recipe import build
@@ -47,24 +47,17 @@ STUDENTS: dict[str, dict[str, Any]] = {"labels": {"kind": "linear", "features": 
 
 
 def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
-    """fit, dev and test files; a long test and dev are cut to a random part, the same each time."""
-    work.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for split, most in (("train", 10**9), ("dev", 1500), ("test", 300 if task in TEXTS else 1500)):
-        with gzip.open(data / task / f"{split}.jsonl.gz", "rt", encoding="utf-8") as file:
-            lines = file.readlines()
-        rows = [json.loads(line) for line in lines]
-        group = LABELS.get(task, {}).get("group")
+    """fit, dev and test files; a long test and dev are cut to a random part, the same each time, of whole groups."""
+    splits, group = {split: rows_of(data, task, split) for split in ("train", "dev", "test")}, LABELS.get(task, {}).get("group")
+    for split, most in (("dev", 1500), ("test", 300 if task in TEXTS else 1500)):
+        rows = splits[split]
         if len(rows) > most:
-            keys = sorted({str(r[group]) if group else str(i) for i, r in enumerate(rows)})
+            group_of = [str(r[group]) if group else str(i) for i, r in enumerate(rows)]
+            keys = sorted(set(group_of))
             random.Random(0).shuffle(keys)
-            size = len(keys) * most // len(rows)
-            kept = set(keys[:size])
-            rows = [r for i, r in enumerate(rows) if (str(r[group]) if group else str(i)) in kept]
-        path = work / f"{task}-{split}.jsonl"
-        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
-        found["fit" if split == "train" else split] = str(path)
-    return found
+            kept = set(keys[: len(keys) * most // len(rows)])
+            splits[split] = [r for r, key in zip(rows, group_of, strict=True) if key in kept]
+    return written(work, task, splits)
 
 
 def recipe_of(task: str, files: dict[str, str], fraction: float, names: Collection[str]) -> Any:

@@ -12,7 +12,6 @@ docs/results/lowrow.md and its curves. Run again, it goes on.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import random
@@ -24,6 +23,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from sets import each_once, rows_of, written
 
 from seedbed.compare import Compared, compare
 from seedbed.data import load_sample
@@ -62,19 +63,11 @@ def prepared(data: Path, work: Path, task: str) -> dict[str, Any]:
     """The [sample] section; texts stand once, and none of test is in the training rows."""
     if task == "helpdesk":
         return {"path": str(ROOT / "examples/helpdesk.csv"), "test_share": 0.3}
-    work.mkdir(parents=True, exist_ok=True)
-    column, found, seen = str(TASKS[task]["inputs"][0]), {}, set[str]()
-    folder = data / ("slurp" if task == "slurp20" else task)
-    rows = {s: [json.loads(line) for line in gzip.open(folder / f"{s}.jsonl.gz", "rt", encoding="utf-8")] for s in ("test", "train")}  # noqa: SIM115
-    top = {label for label, _ in Counter(r.get("label") for r in rows["train"]).most_common(20)}
-    for split, some in rows.items():
-        some = [r for r in some if task != "slurp20" or r["label"] in top]
-        some = [seen.add(r[column]) or r for r in some if r[column] not in seen]  # type: ignore[func-returns-value]
-        some = random.Random(0).sample(some, MOST) if split == "test" and len(some) > MOST else some
-        path = work / f"{task}-{split}.jsonl"
-        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in some), encoding="utf-8")
-        found["fit" if split == "train" else "test"] = str(path)
-    return found
+    splits = {split: rows_of(data, "slurp" if task == "slurp20" else task, split) for split in ("test", "train")}
+    if task == "slurp20":
+        top = {label for label, _ in Counter(r["label"] for r in splits["train"]).most_common(20)}
+        splits = {split: [r for r in rows if r["label"] in top] for split, rows in splits.items()}
+    return written(work, task, each_once(splits, str(TASKS[task]["inputs"][0]), MOST))
 
 
 def recipe_of(task: str, files: dict[str, Any], n: int, rows: int, ways: Sequence[str]) -> Recipe:

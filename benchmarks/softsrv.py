@@ -11,10 +11,7 @@ docs/results/softsrv.md. Run again, it goes on.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import os
-import random
 import time
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -22,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common import asked, write_page
+from sets import each_once, rows_of, written
 
 from seedbed.compare import Compared, compare
 from seedbed.recipe import build
@@ -69,18 +67,8 @@ def ways(task: str, rows: int) -> list[dict[str, Any]]:
 
 def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
     """fit, dev and test files; questions stand once (boolq and slurp repeat some)."""
-    work.mkdir(parents=True, exist_ok=True)
-    found, seen, column = {}, set[str](), str(TASKS[task]["inputs"][0])
-    for split in ("test", "dev", "train"):  # what stands in test and dev is left out of train: no text is learned that is judged by
-        with gzip.open(data / task / f"{split}.jsonl.gz", "rt", encoding="utf-8") as file:
-            rows = [json.loads(line) for line in file]
-        rows = [seen.add(r[column]) or r for r in rows if r[column] not in seen]  # type: ignore[func-returns-value]
-        if split != "train" and len(rows) > MOST:
-            rows = random.Random(0).sample(rows, MOST)
-        path = work / f"{task}-{split}.jsonl"
-        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
-        found["fit" if split == "train" else split] = str(path)
-    return found
+    splits = {split: rows_of(data, task, split) for split in ("test", "dev", "train")}
+    return written(work, task, each_once(splits, str(TASKS[task]["inputs"][0]), MOST))
 
 
 def recipe_of(task: str, files: dict[str, str], n: int, rows: int, names: Collection[str]) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stops import stopped_after
 
 from seedbed.errors import DataError, ModelError
 from seedbed.generators.soft import Soft, decoder_place
@@ -96,7 +97,7 @@ def test_no_change_gives_back_the_decoder_and_a_change_is_merged_exactly(made: P
     assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())
 
 
-def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(made: Path, tmp_path: Path) -> None:
     from seedbed.lm import adapt
 
     sample, soft = tiny_sample(), Soft(prompt="amortised", decoder=str(made), tokens=4, epochs=2, batch=8)
@@ -104,17 +105,9 @@ def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(made: P
     whole.mkdir()
     stopped.mkdir()
     soft.fit(sample, "seedling", 0, whole)
-    honest = adapt.write_json
-
-    def stop_after(*args: object) -> None:
-        honest(*args)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(adapt, "write_json", stop_after)
     for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
+        with stopped_after(adapt, "write_json"):
             soft.fit(sample, "seedling", 0, stopped)
-    monkeypatch.setattr(adapt, "write_json", honest)
     soft.fit(sample, "seedling", 0, stopped)
     assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in stopped.iterdir()}
     form = json.loads((whole / "training.json").read_text())["forms"]["amortised"]

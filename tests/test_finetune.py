@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from stops import stopped_after
 from test_run import ROOT, TOY
 from test_train import model, some_texts
 
@@ -163,20 +164,12 @@ def test_base_weights_are_bit_identical_and_a_change_is_an_error(monkeypatch: py
 
 
 @BOTH
-def test_a_tuning_that_is_stopped_goes_on_to_the_same_bytes(how: Tuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tuning_that_is_stopped_goes_on_to_the_same_bytes(how: Tuning, tmp_path: Path) -> None:
     texts, how = some_texts(12), replace(how, epochs=14)  # 42 steps: evaluations at 20, 40 and 42
     whole = tune_lm(model("llama"), texts[:10], texts[10:], how, 0)
-    honest = loop._save
-
-    def stop_after(*args: Any) -> None:
-        honest(*args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "_save", stop_after)
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
+        with stopped_after(loop, "_save"):
             tune_lm(model("llama"), texts[:10], texts[10:], how, 0, tmp_path / "checkpoint")
-    monkeypatch.setattr(loop, "_save", honest)
     again = tune_lm(model("llama"), texts[:10], texts[10:], how, 0, tmp_path / "checkpoint")
     assert again.log == whole.log
     assert weights_hash(again.whole().model) == weights_hash(whole.whole().model)
@@ -392,19 +385,11 @@ def test_conformance(settings: dict[str, Any]) -> None:
     check_generator(replace(FAST, epochs=1, **settings))
 
 
-def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     how = replace(FAST, epochs=7, batch=8)  # 21 steps
     _fitted(tmp_path / "whole", how)
-    honest = loop._save
-
-    def stop_after(*args: Any) -> None:
-        honest(*args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "_save", stop_after)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_after(loop, "_save"):
         _fitted(tmp_path / "stopped", how)
-    monkeypatch.setattr(loop, "_save", honest)
     cut = how.fit(tiny_sample(), "seedling", 0, tmp_path / "cut", Deadline(0.0)) if (tmp_path / "cut").mkdir() is None else {}
     assert cut == {"lora": {"step": 1, "of": 21}}
     for name in ("stopped", "cut"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stops import stopped_after
 
 from seedbed import recipe as recipes
 from seedbed.data import load_sample
@@ -119,23 +120,15 @@ def test_a_context_of_another_text_raises_the_loss(fitted: tuple[Path, Sample]) 
     assert train.mean_nll(lm, net, z, texts) + 0.02 < train.mean_nll(lm, net, z.roll(1, dims=0), texts)
 
 
-def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     sample, soft = tiny_sample(), Soft(prompt="mc", tokens=4, epochs=30, batch=8, patience=9)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()
     soft.fit(sample, "seedling", 0, whole)
-    honest = loop._save
-
-    def stop_after(*args: object) -> None:
-        honest(*args)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "_save", stop_after)
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
+        with stopped_after(loop, "_save"):
             soft.fit(sample, "seedling", 0, stopped)
-    monkeypatch.setattr(loop, "_save", honest)
     soft.fit(sample, "seedling", 0, stopped)
     assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in stopped.iterdir()}
 

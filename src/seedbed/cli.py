@@ -16,6 +16,7 @@ from seedbed.printing import print_scores
 
 if TYPE_CHECKING:
     from seedbed.recipe import Recipe
+    from seedbed.run import Run
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Grow a training set from a few real examples, and prove it."
@@ -168,12 +169,7 @@ def run(
                 print(json.dumps({"folder": str(place), "start": start, "rows": made}))
             return
         done, gate = _with_gate(lambda: carry_out(loaded, out, replace=replace, limits=Limits(minutes, tokens, cost), on=on))
-    print_scores(done.scores)
-    print(f"\n{done.verdict}\n\nReport  {done.folder / 'report.html'}\nDataset {done.folder / 'dataset'}")
-    if as_json:
-        print(json.dumps({"folder": str(done.folder), "verdict": done.verdict, **done.scores}))
-    if gate:
-        raise gate
+    _tell(done, {"Report": "report.html", "Dataset": "dataset"}, as_json, gate)
 
 
 @app.command()
@@ -221,12 +217,7 @@ def evaluate(
     with _interruptible("seedbed " + " ".join(sys.argv[1:])):
         done, gate = _with_gate(lambda: carry_out(data, real, recipe, out, sets=sets, replace=replace))
     print(f"Read {done.data['columns']}.")
-    print_scores(done.scores)
-    print(f"\n{done.verdict}\n\nReport {done.folder / 'report.html'}\nCard   {done.folder / 'card.md'}")
-    if as_json:
-        print(json.dumps({"folder": str(done.folder), "verdict": done.verdict, **done.scores}))
-    if gate:
-        raise gate
+    _tell(done, {"Report": "report.html", "Card": "card.md"}, as_json, gate)
 
 
 @app.command()
@@ -385,6 +376,17 @@ def _with_gate(work: Callable[[], Any]) -> tuple[Any, GateFailed | None]:
         return work(), None
     except GateFailed as error:
         return error.run, error
+
+
+def _tell(done: Run, files: dict[str, str], as_json: bool, gate: GateFailed | None) -> None:
+    """Numbers, the verdict and where the files are. Raises the gate that failed."""
+    print_scores(done.scores)
+    width = max(map(len, files))
+    print(f"\n{done.verdict}\n\n" + "\n".join(f"{what:{width}} {done.folder / name}" for what, name in files.items()))
+    if as_json:
+        print(json.dumps({"folder": str(done.folder), "verdict": done.verdict, **done.scores}))
+    if gate:
+        raise gate
 
 
 def _load(path: Path, sets: list[str]) -> Recipe:

@@ -74,7 +74,7 @@ class Coverage:
                 drawn |= compare_labels(labels[0], labels[1], labels[2], known, seed_for(seed, "labels", i), test=not i)
             for name, draw in drawn.items():
                 found[name].append(draw)
-        reasons = dict.fromkeys(NAMED, f"needs {LEAST} rows on each side, {sides.got}")
+        reasons = dict.fromkeys(NAMED, sides.few(LEAST))
         reasons |= dict.fromkeys(LABELS, f"needs a row on each side, {sides.got}" if labelled else f"a task of kind {sample.task.kind} has no labels")
         return [_measure(name, draws, sides.n, reasons[name]) for name, draws in found.items()]
 

@@ -47,8 +47,8 @@ class Diversity:
 
     def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> list[Measure]:
         sides = equal_sides(sample, kept, self.draws, seed, self.rows)
-        if sides.n < 4:
-            return [Measure(name, None, unit, "closer", sides.n, note=f"needs 4 rows on each side, {sides.got}") for name, unit in UNITS.items()]
+        if few := sides.few(4):
+            return [Measure(name, None, unit, "closer", sides.n, note=few) for name, unit in UNITS.items()]
         found: dict[str, list[_Draw]] = {name: [] for name in UNITS}
         for i, drawn in enumerate(sides.draws):
             for name, (number, n) in self._numbers(sample, drawn[:2]).items():

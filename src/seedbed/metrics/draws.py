@@ -48,6 +48,10 @@ class Sides:
     got: str
     draws: list[tuple[Rows, Rows, Rows]]
 
+    def few(self, least: int) -> str:
+        """Why nothing is measured with fewer than so many rows a side; "" where there are enough."""
+        return f"needs {least} rows on each side, {self.got}" if self.n < least else ""
+
 
 def equal_sides(sample: Sample, kept: Sequence[Example], draws: int, seed: int, most: int | None = None) -> Sides:
     """`draws` draws without replacement of n rows of each side, `most` of these at most; the rows' order changes nothing. No draw where n is 0."""

@@ -37,8 +37,8 @@ class Frechet:
         from seedbed.lm.embed import embed
 
         sides = equal_sides(sample, kept, self.draws, seed, self.rows)
-        if sides.n < LEAST:
-            return [Measure("frechet_distance", None, better="lower", n=sides.n, note=f"needs {LEAST} rows on each side, {sides.got}")]
+        if few := sides.few(LEAST):
+            return [Measure("frechet_distance", None, better="lower", n=sides.n, note=few)]
         drawn = []
         for i, rows in enumerate(sides.draws):
             features = [embed([sample.task.body(e.fields) for e in side], self.embedder) for side in rows]

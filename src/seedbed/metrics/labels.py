@@ -42,8 +42,8 @@ class Labels:
         if not task.has_labels:
             return [Measure("label_disagreement", None, "share", "lower", note=f"a task of kind {task.kind} has no labels")]
         sides = equal_sides(sample, kept, self.draws, seed, self.rows)
-        if sides.n < LEAST:
-            return [Measure("label_disagreement", None, "share", "lower", sides.n, note=f"needs {LEAST} rows on each side, {sides.got}")]
+        if few := sides.few(LEAST):
+            return [Measure("label_disagreement", None, "share", "lower", sides.n, note=few)]
         wrong = []
         for i, rows in enumerate(sides.draws):
             both = [*rows[0], *rows[1]]

@@ -43,8 +43,8 @@ class Marginals:
 
     def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> list[Measure]:
         sides = equal_sides(sample, kept, self.draws, seed, self.rows)
-        if sides.n < LEAST:
-            return [Measure(name, None, unit, "lower", sides.n, note=f"needs {LEAST} rows on each side, {sides.got}") for name, unit in UNITS.items()]
+        if few := sides.few(LEAST):
+            return [Measure(name, None, unit, "lower", sides.n, note=few) for name, unit in UNITS.items()]
         found: dict[str, list[Drawn]] = {name: [] for name in UNITS}
         for i, rows in enumerate(sides.draws):
             texts = [[words(sample.task.body(e.fields)) for e in side] for side in rows]
