@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from seedbed.errors import DataError, RecipeError
 from seedbed.filters.quota import Quota
 from seedbed.gain import lessons
 from seedbed.generators.hard import Hard
+from seedbed.grow import step_names
 from seedbed.run import run
 from seedbed.show import rows_of
 from seedbed.specs import Annotate
+from seedbed.store import read_lines
 from seedbed.testing import tiny_candidates, tiny_sample
 from seedbed.types import Backing, Candidate, Completion, Example, ModelRef, Prompt, Row, Sample, Sampling
+from seedbed.verify import verify
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS: dict[str, Any] = {
@@ -103,6 +107,34 @@ def test_annotating_and_generating_in_one_run(tmp_path: Path) -> None:
     assert scores["counts"]["candidates"] == 100
     assert 0 < scores["counts"]["annotated"] < scores["counts"]["kept"]
     assert next(m for m in scores["measures"] if m["name"] == "verbatim_rate")["n"] == scores["counts"]["kept"] - scores["counts"]["annotated"]
+
+
+def test_relabelled_rows_have_the_label_that_was_read_and_keep_the_one_that_was_written(tmp_path: Path) -> None:
+    settings = {name: value for name, value in LABELS.items() if name != "annotate"} | {"name": "relabelled"}
+    folder = run(recipes.build(settings | {"generate": {"count": 60, "max_tokens": 200, "relabel": True}}, ROOT), tmp_path).folder
+    kept = read_lines(next(folder.glob("kept-*")) / "kept.jsonl")
+    assert all(c["fields"]["queue"] == next(iter(c["annotations"]["classifier"])) for c in kept)
+    made = {c.id: c for c in read_candidates(next(folder.glob("candidates-*")), 60)}
+    assert all(c["provenance"]["label"] == (made[c["id"]].fields or {})["queue"] for c in kept)
+    assert any(c["provenance"]["label"] != c["fields"]["queue"] for c in kept)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copy(folder / "recipe.toml", tmp_path)
+    assert [check.why for check in verify(folder, tmp_path / "recipe.toml") if not check.passed] == []
+
+
+def test_relabelling_changes_kept_rows_and_no_candidate(tmp_path: Path) -> None:
+    settings = {name: value for name, value in LABELS.items() if name != "annotate"} | {"name": "relabelled"}
+    made = [recipes.build(settings | {"generate": {"count": 60, "relabel": again}}, ROOT) for again in (False, True)]
+    sample = load_sample(made[0].sample, made[0].task, made[0].seed, ROOT)
+    plain, again = (step_names(recipe, sample) for recipe in made)
+    assert {step for step in plain if plain[step] != again[step]} == {"kept", "scores"}
+
+
+@pytest.mark.parametrize("lacking", [{"annotator": []}, {"task": {"kind": "plain", "inputs": ["message"]}, "annotator": []}])
+def test_relabelling_needs_somebody_who_names_labels(lacking: dict[str, Any]) -> None:
+    settings = {name: value for name, value in LABELS.items() if name != "annotate"} | lacking
+    with pytest.raises(RecipeError, match=r"\[generate\] relabel needs an annotator that names labels. Got "):
+        recipes.build(settings | {"generate": {"relabel": True}}, ROOT)
 
 
 def test_the_teacher_writes_the_targets_of_a_task_without_labels(tmp_path: Path) -> None:

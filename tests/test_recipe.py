@@ -28,6 +28,8 @@ def test_what_is_resolved_reads_back_to_itself() -> None:
         again = recipe.build(tomllib.loads(loaded.to_toml()), path.parent)
         assert again == loaded
         assert again.to_toml() == loaded.to_toml()
+    split = recipe.build(GOOD | {"sample": {"fit": "../examples/helpdesk.csv", "test": "../examples/helpdesk.csv"}}, ROOT / "recipes")
+    assert recipe.build(tomllib.loads(split.to_toml()), ROOT / "recipes") == split
 
 
 def test_no_filter_at_all_is_not_the_usual_ones() -> None:

@@ -28,16 +28,18 @@ def drafts(task: Task, rows: Sequence[Example]) -> list[Candidate]:
     ]
 
 
-def labelled(task: Task, candidates: Iterable[Candidate], by: str) -> Iterator[Candidate]:
-    """The drafts among the candidates with the likeliest label of annotator `by`, which ranks labels; others as they are."""
+def labelled(task: Task, candidates: Iterable[Candidate], by: str, again: bool = False) -> Iterator[Candidate]:
+    """The drafts among the candidates with the likeliest label of annotator `by`, which ranks labels; others as they are. again: the others too;
+    `provenance` then keeps the label that the teacher wrote."""
     target = str(task.target)
 
     def label(candidate: Candidate) -> Candidate:
         said = candidate.annotations.get(by)
-        if candidate.fields is None or target in candidate.fields or not said:
+        if candidate.fields is None or (target in candidate.fields and not again) or not said:
             return candidate
         fields = dict(candidate.fields) | {target: next(iter(said))}
-        return replace(candidate, fields=fields, text=task.render(fields))
+        written = {"label": candidate.fields[target]} if target in candidate.fields else {}
+        return replace(candidate, fields=fields, text=task.render(fields), provenance=dict(candidate.provenance) | written)
 
     return map(label, candidates)
 

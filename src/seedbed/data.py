@@ -74,12 +74,16 @@ class SampleSpec(BaseModel):
             problems.append("'hide' makes the pool of the left-out rows, and 'pool' names a file of it. Got both, give one.")
         if self.hide and self.rows is None and self.fraction is None:
             problems.append("'hide' hides the targets of the rows that 'rows' or 'fraction' leave out. Got neither, give one.")
-        for name, share in (("dev", "dev_share"), ("test", "test_share")):
-            if getattr(self, name) and share in self.model_fields_set:
-                problems.append(f"'{share}' has no use when '{name}' names a file. Give one of them.")
+        for share in sorted(self.idle & self.model_fields_set):
+            problems.append(f"'{share}' has no use when '{share.removesuffix('_share')}' names a file. Give one of them.")
         if problems:
             raise ValueError(" ".join(problems))
         return self
+
+    @property
+    def idle(self) -> set[str]:
+        """The shares that a named file leaves without use."""
+        return {f"{name}_share" for name in ("dev", "test") if getattr(self, name)}
 
 
 def examples(table: Table, task: Task, *, need_target: bool = True) -> tuple[Example, ...]:

@@ -42,8 +42,9 @@ def data_file(kept: Iterable[Candidate]) -> str:
 def write_dataset(folder: Path, task: Task, kept: Sequence[Candidate], card: Callable[[Written], str]) -> None:
     """The rows in `data_file(kept)` and README.md (the card of that file); `datasets.load_dataset(folder)` opens it. Equal input, equal bytes.
 
-    Columns: the task's, `provenance` {candidate, index, sources, weights, generator, model, seed, those of ORIGIN, annotations}, of which all from
-    sources to ORIGIN are None where `Candidate.provenance` lacks them, and `synthetic`, always true. annotations: {annotator, labels,
+    Columns: the task's, `provenance` {candidate, index, sources, weights, generator, model, seed, label, those of ORIGIN, annotations}, of which all
+    from sources to ORIGIN are None where `Candidate.provenance` lacks them, and `synthetic`, always true. label: which the teacher wrote, where
+    `generate.relabel` gave the row another's. annotations: {annotator, labels,
     probabilities} of each annotator, the likeliest label first. Lists are nested; those of no common type are JSON texts. Rows are
     written GROUP at a time.
     """
@@ -73,7 +74,7 @@ def _table(task: Task, kept: Sequence[Candidate], kinds: Mapping[str, Any]) -> A
         raise ValueError("a candidate without fields cannot be kept.")
     columns = {name: _column([r[name] for r in records], kinds.get(name)) for name in task.columns}
     schema = {"sources": pa.list_(pa.string()), "weights": pa.list_(pa.float64()), "generator": pa.string(), "model": pa.string()}
-    schema |= {"seed": pa.int64(), "model_hash": pa.string(), "adapter_hash": pa.string()}
+    schema |= {"seed": pa.int64(), "label": pa.string(), "model_hash": pa.string(), "adapter_hash": pa.string()}
     drawn = {"temperature": pa.float64(), "top_p": pa.float64(), "max_tokens": pa.int64()}
     schema |= {"sampling": pa.struct(drawn), "filters": pa.list_(pa.string())}
     said = {"annotator": pa.string(), "labels": pa.list_(pa.string()), "probabilities": pa.list_(pa.float64())}

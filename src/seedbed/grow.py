@@ -107,8 +107,8 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
             said[step] = timer.time("annotations", partial(store.step, names[step], write))
 
     def candidates() -> Iterator[Candidate]:
-        new, given = (annotated(said[s], p.read()) if s in said else p.read() for s, p in (("annotations", made), ("labels", asked)))
-        return chain(new, labelled(sample.task, given, str(recipe.label_by)))
+        both = chain.from_iterable(annotated(said[s], p.read()) if s in said else p.read() for s, p in (("annotations", made), ("labels", asked)))
+        return labelled(sample.task, both, str(recipe.label_by), recipe.generate.relabel)
 
     kept, dropped = sifted(timer.time("kept", lambda: store.step(names["kept"], lambda out: sift(out, candidates(), done, sample))))
     facts = [fact | ({"of": "pool"} if step == "labels" else {}) for step, folder in said.items() for fact in annotation_facts(folder)]
@@ -176,7 +176,12 @@ def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None =
         "teacher": [recipe.generator.fit_facts(), recipe.model.name, model_identity(recipe.model.name), *([short] if short else [])],
         "candidates": [recipe.engine.facts(), asdict(gen.sampling), recipe.generator.use_facts()],
         "annotations": [gen.count, annotators],
-        "kept": [gen.count, *([asks, annotators] if asks else []), [f.facts() for f in recipe.filters]],
+        "kept": [
+            gen.count,
+            *([asks, annotators] if asks else []),
+            *(["relabel", recipe.label_by] if gen.relabel else []),
+            [f.facts() for f in recipe.filters],
+        ],
         "scores": [[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump(), CLOSEUP],
     }
     if not recipe.annotators:

@@ -64,7 +64,7 @@ def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
             candidates = drafts(sample.task, rows) if wanted else answered(made, teacher, session, sample, rows, spec, most, seed, Allowance(most))[1]
         if recipe.annotators:
             annotate(made, candidates, recipe, sample, Backing(recipe.model.name, teacher, cache(recipe.engine.settings.open)))
-            candidates = list(labelled(sample.task, annotated(made, candidates), str(recipe.label_by)))
+            candidates = list(labelled(sample.task, annotated(made, candidates), str(recipe.label_by), recipe.generate.relabel))
     judged = tuple((c, _verdict(recipe, sample, c)) for c in candidates)
     whole = [f.kind for f in recipe.filters if f.settings.scope == "set"]
     return Preview(words, judged, f"not asked: {', '.join(whole)}, which judge all candidates together" if whole else "")

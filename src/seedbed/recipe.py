@@ -69,7 +69,7 @@ class Recipe:
         lists = {"annotator": self.annotators, "filter": self.filters, "metric": self.metrics}
         lines += [f"{section} = []" for section, components in lists.items() if DEFAULTS[section] and not components]  # none, and not the usual ones
         plain = {
-            "sample": self.sample.model_dump(exclude_none=True, mode="json"),
+            "sample": self.sample.model_dump(exclude_none=True, exclude=self.sample.idle, mode="json"),
             "task": given_only(dataclasses.asdict(self.task)),
             "model": self.model.model_dump(exclude={"shape"}),
         }
@@ -350,9 +350,15 @@ def _answers_not(generator: Component) -> str:
 def _aimless(parts: Mapping[str, Any]) -> list[str]:
     """Recipes that make nothing, or whose [annotate] has nobody to name the targets."""
     task, annotate, generate, annotators = (parts[name] for name in ("task", "annotate", "generate", "annotators"))
-    if annotate is None:
-        return ["[generate] count = 0 makes no row. Give 1 or more, or add [annotate]."] if generate and not generate.count else []
     problems = []
+    if generate and generate.relabel and task and not (task.has_labels and annotators):
+        lacking = "no annotator" if task.has_labels else f"a {task.kind} task, which has no labels"
+        problems.append(
+            f'[generate] relabel needs an annotator that names labels. Got {lacking}. Write [[annotator]] kind = "classifier", or remove it.'
+        )
+    if annotate is None:
+        empty = generate and not generate.count
+        return problems + (["[generate] count = 0 makes no row. Give 1 or more, or add [annotate]."] if empty else [])
     if parts["sample"] is not None and not (parts["sample"].pool or parts["sample"].hide):
         problems.append("[annotate] needs inputs: give annotate.path, [sample] pool or [sample] hide.")
     kinds = [a.kind for a in annotators]

@@ -39,7 +39,8 @@ class Generate(BaseModel):
     """count: candidates to make; 0 with [annotate] alone; "auto": as many as help on dev, and at most 20 for each row of fit + dev.
 
     auto: what count = "auto" stands for; with it, count is the most. temperature: 0 is greedy. top_p: share of the mass drawn from. max_tokens: a
-    candidate's length at most.
+    candidate's length at most. relabel: each row gets the likeliest label of the annotator that names the labels (`annotate.by`, or the first)
+    instead of the one that the teacher wrote, and a student learns its distribution (He et al. 2022: inputs first, then annotation).
     """
 
     model_config = FROZEN
@@ -48,6 +49,7 @@ class Generate(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=5)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     max_tokens: Annotated[int, Field(ge=1)] = 96
+    relabel: bool = False
 
     @model_validator(mode="before")
     @classmethod

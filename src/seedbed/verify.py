@@ -139,7 +139,7 @@ class _Run:
         sample = self.step("sample")
         ids = {name for part in read_json(sample / "sample.json")["ids"].values() for name in part} if sample else set()
         for c in self.kept:
-            if made and not c.annotated and (c.id not in made or made[c.id].text != c.text):
+            if made and not c.annotated and (c.id not in made or not _made_of(c, made[c.id], self.recipe.task.target)):
                 return f"kept row {c.id}: no candidate has this id and text"
             strange = [s for s in c.provenance.get("sources") or () if ids and s not in ids and not s.startswith("canary-")]
             if strange and "data" not in self.manifest:
@@ -209,7 +209,9 @@ class _Run:
 
     def _annotated(self, step: str, said: str) -> list[Candidate]:
         made = list(read_candidates(folder, self.recipe.generate.count)) if (folder := self.step(step)) else []
-        return list(annotated(place, made)) if made and (place := self.step(said)) else made
+        if not made or not (place := self.step(said)):
+            return made
+        return list(labelled(self.recipe.task, annotated(place, made), str(self.recipe.label_by), self.recipe.generate.relabel))
 
     def _asked(self, recipe: Recipe, sample: Sample) -> list[Candidate]:
         """The pool's rows with their targets, as `grow` has them."""
@@ -238,6 +240,13 @@ class _Run:
 
 def _with(candidate: Candidate, origin: Mapping[str, Any]) -> Candidate:
     return replace(candidate, provenance=dict(candidate.provenance) | {name: origin[name] for name in ORIGIN})
+
+
+def _made_of(kept: Candidate, candidate: Candidate, target: str | None) -> bool:
+    """Whether the candidate is what was kept, but for the label where another was given."""
+    if "label" not in kept.provenance:
+        return kept.text == candidate.text
+    return dict(kept.fields or {}) | {target: kept.provenance["label"]} == candidate.fields
 
 
 def _plain(value: Any) -> str:
