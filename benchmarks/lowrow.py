@@ -1,11 +1,11 @@
 """Ways to grow a training set from very few rows: task x n x way, on seedling, in order of priority until the hours are over.
 
-python benchmarks/lowrow.py --data FOLDER [--tasks slurp20,helpdesk,gsm8k] [--n 32,128,512] [--rows 400] [--seeds 3] [--hours 2] [--out runs-lowrow]
+python benchmarks/lowrow.py --data FOLDER [--tasks slurp20,helpdesk,gsm8k] [--n 32,128,512] [--rows 1000] [--seeds 3] [--hours 2] [--out runs-lowrow]
 
 n: real rows, a quarter of them dev. slurp20: SLURP's 20 most frequent intents; the tests are whole (SLURP, GSM8K: 1,500 rows at most). The loss
 is in nats a token of 200 real rows that nothing has read, their labels given; contextual ways are also given each row's own embedding, so of them
-it says how well they write a text that they are told of, not how probable the text is. Of classification tasks only rows whose label a
-classifier of the n rows reads too are kept, by every way alike, and the students learn that classifier's distribution. Writes
+it says how well they write a text that they are told of, not how probable the text is. Of classification tasks a classifier of the n rows names
+the labels (`generate.relabel`), of every way alike, and the students learn its distribution. Writes
 docs/results/lowrow.md and its curves. Run again, it goes on.
 """
 
@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from common import asked, write_page
 from sets import each_once, rows_of, written
 
 from seedbed.compare import Compared, compare
@@ -49,7 +49,7 @@ TEMPERATURE = 0.5
 STUDENTS = {"words": {"kind": "linear", "features": "tfidf"}, "minilm": {"kind": "linear", "features": "minilm"}}
 SOFT: dict[str, Any] = {"kind": "soft", "tokens": 16, "epochs": 50}
 WAYS: dict[str, dict[str, Any]] = {
-    "amortised density": {**SOFT, "prompt": "amortised", "contexts": "kernel", "spread": 0.5},
+    "amortised density": {**SOFT, "prompt": "amortised", "contexts": "kernel", "spread": 0.2},
     "amortised sample": {**SOFT, "prompt": "amortised"},
     "mc": {**SOFT, "prompt": "mc"},
     "nsp": {**SOFT, "prompt": "nsp"},
@@ -77,7 +77,6 @@ def recipe_of(task: str, files: dict[str, Any], n: int, rows: int, ways: Sequenc
         settings = {**WAYS[way], "order": "label-first"} if way == "finetune" and labels else WAYS[way]
         for name, student in STUDENTS.items() if labels else [("", STUDENTS["minilm"])]:
             arms.append({"name": f"{way} {name}".strip(), "generator": settings, "student": student})
-    agreed = [{"kind": "agreement"}] if labels else []
     return build(
         {
             "name": f"{task}-{n}",
@@ -85,9 +84,9 @@ def recipe_of(task: str, files: dict[str, Any], n: int, rows: int, ways: Sequenc
             "sample": {**files, "rows": n, "dev_share": 0.25},
             "task": TASKS[task],
             "engine": {"kind": "local", "slots": 128, "cache": 192},
-            "generate": {"count": rows, "max_tokens": TOKENS.get(task, 48), "temperature": TEMPERATURE, "top_p": 0.95},
+            "generate": {"count": rows, "max_tokens": TOKENS.get(task, 48), "temperature": TEMPERATURE, "top_p": 0.95, "relabel": labels},
             "annotator": [{"kind": "classifier"}] if labels else [],
-            "filter": [{"kind": "form"}, *agreed, {"kind": "dedup"}, {"kind": "overlap"}],
+            "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}],
             "metric": [{"kind": "mauve"}, {"kind": "memorisation"}],
             "gain": {"soft_labels": labels},
             "arm": arms,
@@ -116,7 +115,7 @@ def losses(made: Recipe, seeds: int, found: Compared) -> dict[str, list[float]]:
 def _loss(recipe: Recipe, sample: Sample, folder: Path) -> float:
     import torch
 
-    from seedbed.generators.soft import asked
+    from seedbed.generators import soft
     from seedbed.lm.decode import load_soft
     from seedbed.lm.embed import embed
     from seedbed.lm.finetune import merged
@@ -126,27 +125,28 @@ def _loss(recipe: Recipe, sample: Sample, folder: Path) -> float:
     rows, task = random.Random(0).sample(sorted(sample.more, key=lambda e: e.id), HELD_OUT), sample.task
     if recipe.generator.kind == "finetune":
         tuned = merged(recipe.model.name, folder / "adapter", torch.float32, "cpu")
-        return mean_nll(tuned, None, None, [encode(tuned, asked(task, e.fields)) for e in rows])
+        return mean_nll(tuned, None, None, [encode(tuned, soft.asked(task, e.fields)) for e in rows])
     lm = load(recipe.model.name)
     form = json.loads((folder / "prompt.json").read_text())["form"]
     shown = [task.body(e.fields) if form == "amortised" else task.render(e.fields) for e in rows]
     net = load_soft(folder, lm.hash, lm.device).net
-    return mean_nll(lm, net, torch.from_numpy(embed(shown)), [encode(lm, asked(task, e.fields)) for e in rows])
+    return mean_nll(lm, net, torch.from_numpy(embed(shown)), [encode(lm, soft.asked(task, e.fields)) for e in rows])
 
 
 def _way(arm: str) -> str:
     return next(way for way in sorted(WAYS, key=len, reverse=True) if arm.startswith(way))
 
 
-def page(parts: dict[tuple[str, int], tuple[Compared, dict[str, list[float]]]], ways: Sequence[str], missing: Sequence[str], command: str) -> str:
+def page(parts: dict[tuple[str, int], tuple[Compared, dict[str, list[float]]]], ways: Sequence[str], missing: Sequence[str]) -> str:
     cpu = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     lines = [
         f"# From very few rows, {datetime.now(UTC):%Y-%m-%d}",
         "",
-        f"Command: `{command}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}, shared with other work. Teacher: seedling.",
+        f"Command: `{asked()}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}, shared with other work. Teacher: seedling.",
         "n counts fit and dev (a quarter). loss: nats a token of 200 unused real rows, mean over seeds (each); mc, mp, amortised: given each row's",
         "own embedding, so only these three compare with one another in it. Gain: accuracy of real + synthetic less real only, points, with its 95 %",
-        "interval over test rows and seeds, at equal kept rows. words: TF-IDF + logistic regression; minilm: frozen MiniLM + logistic regression.",
+        "interval over test rows and seeds, at equal kept rows (beside it: of all that each way kept). words: TF-IDF + logistic regression; minilm:",
+        "frozen MiniLM + logistic regression. Labels: a MiniLM classifier of the n rows names them in every arm, and students learn its distribution.",
         "real rows: the same numbers on real rows at equal n. Kept: of every seed, of the rows asked for.",
         "",
         "![Loss on unused real rows](lowrow-loss.svg)",
@@ -159,19 +159,20 @@ def page(parts: dict[tuple[str, int], tuple[Compared, dict[str, list[float]]]], 
         reals = [r for r in found.rows if r["arm"] == "real only" and r["mean"] is not None]
         named = zip(STUDENTS, reals, strict=False)
         lines += [f"Real rows alone: {', '.join(f'{name} {_score(r)}' for name, r in named) or '-'}.", ""]
-        lines += ["| way | seeds | loss | kept | mmd | mauve | verbatim | gain, words | gain, minilm |", "|" + "---|" * 9]
+        lines += ["| way | seeds | loss | kept | mmd | mauve | verbatim | gain, words | all kept | gain, minilm | all kept |", "|" + "---|" * 11]
         for way in ways:
             arms = {r["arm"].removeprefix(way).strip(): r for r in found.rows if r["mode"] != "-" and _way(r["arm"]) == way}
             first = next(iter(arms.values()), None)
             if first is None:
                 continue
             cells = [_mean(loss.get(way, [])), ", ".join(map(str, first.get("kept", []))) or "-"]
-            cells += [_measure(first, name) for name in ("mmd", "mauve", "verbatim_rate")] + [_gain(arms.get(name)) for name in STUDENTS]
+            cells += [_measure(first, name) for name in ("mmd", "mauve", "verbatim_rate")]
+            cells += [_gain(arms.get(name), of) for name in STUDENTS for of in ("gain", "all_gain")]
             lines.append(f"| {way} | {len(first.get('kept', []))} | {' | '.join(cells)} |")
         first = next((r for r in found.rows if r["measures"]), None)
         if first:
             cells = [_number((first["measures"].get(name) or {}).get("real")) for name in ("mmd", "mauve", "verbatim_rate")]
-            lines.append(f"| real rows | | | | {' | '.join(cells)} | | |")
+            lines.append(f"| real rows | | | | {' | '.join(cells)} | | | | |")
         notes = dict.fromkeys(
             f"- {_way(r['arm'])}: {r['note']}" for r in found.rows if r["note"] and r["mode"] != "-" and "plain task" not in r["note"]
         )
@@ -196,10 +197,10 @@ def _measure(row: dict[str, Any], name: str) -> str:
     return "-" if m.get("value") is None else _number(m["value"]) + ("" if m["low"] is None else f" ({m['low']:.4f} to {m['high']:.4f})")
 
 
-def _gain(row: dict[str, Any] | None) -> str:
-    if row is None or row["gain"] is None:
+def _gain(row: dict[str, Any] | None, of: str = "gain") -> str:
+    if row is None or row.get(of) is None:
         return "-"
-    return f"{row['gain']:+.1f} ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+    return f"{row[of]:+.1f} ({row[f'{of}_low']:+.1f} to {row[f'{of}_high']:+.1f})"
 
 
 def curves(parts: dict[tuple[str, int], tuple[Compared, dict[str, list[float]]]], ways: Sequence[str]) -> None:
@@ -242,7 +243,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="slurp20,helpdesk,gsm8k")
     parser.add_argument("--n", default="32,128,512")
     parser.add_argument("--ways", default=",".join(list(WAYS)[:6]))
-    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs-lowrow"))
@@ -264,9 +265,8 @@ def main() -> None:
         print(f"== {made.name}, {seeds} seeds, {len(sample_rows.test)} test rows", flush=True)
         found = compare(made, (), seeds, given.out, left, lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True))
         parts[task, n] = (found, losses(made, seeds, found))
-        shown = " ".join(a if not a.startswith(("/", "..")) else "DATA" for a in sys.argv[1:])
         ordered = dict(sorted(parts.items(), key=lambda part: (given.tasks.split(",").index(part[0][0]), part[0][1])))
-        (ROOT / "docs/results/lowrow.md").write_text(page(ordered, ways, missing, f"python benchmarks/lowrow.py {shown}"), encoding="utf-8")
+        write_page(ROOT / "docs/results/lowrow.md", page(ordered, ways, missing))
         curves(ordered, ways)
 
 
