@@ -73,9 +73,8 @@ def recipe_of(task: str, files: dict[str, str], fraction: float, names: Collecti
     ]
     if labels:
         classifier = {"annotator": [{"kind": "classifier"}], "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}]}
-        checked = [{"kind": "form"}, {"kind": "agreement", "annotator": "classifier"}, {"kind": "dedup"}, {"kind": "overlap"}]
         ways.insert(0, ("classifier annotate", {**ask, "generate": {"count": 0}, **classifier}))
-        ways.append(("LM generate checked", classifier | {"filter": checked}))
+        ways.append(("LM generate relabelled", {"generate": {"relabel": True}, **classifier}))
     arms = [{"name": name, **way} for name, way in ways if name in names or not names]
     return build(
         {

@@ -4,7 +4,8 @@ python benchmarks/softsrv.py --data FOLDER [--tasks gsm8k,boolq,slurp,mbpp] [--n
     [--rows 500] [--seeds 3] [--hours 2] [--out runs-softsrv]
 
 Text of the questions is what is generated (SLURP: label and text). Judged at equal kept rows by MAUVE and MMD against dev + test, the held-out
-loss of a small language model that read the rows (`heldout_nll`), copies, and for SLURP the gain of a student. Writes
+loss of a small language model that read the rows (`heldout_nll`), copies, and for SLURP the gain of a student (a classifier of the real rows names
+the labels of every way's). Writes
 docs/results/softsrv.md. Run again, it goes on.
 """
 
@@ -74,6 +75,7 @@ def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
 def recipe_of(task: str, files: dict[str, str], n: int, rows: int, names: Collection[str]) -> Any:
     with open(files["fit"], encoding="utf-8") as file:
         n = min(n, sum(1 for _ in file))
+    labels = TASKS[task]["kind"] == "classification"
     return build(
         {
             "name": f"{task}-{n}",
@@ -81,7 +83,8 @@ def recipe_of(task: str, files: dict[str, str], n: int, rows: int, names: Collec
             "sample": {**files, "rows": n},
             "task": TASKS[task],
             "engine": {"kind": "local", "slots": 128, "cache": CACHE[task]},
-            "generate": {"count": rows, "max_tokens": TOKENS[task], "top_p": 0.95},
+            "generate": {"count": rows, "max_tokens": TOKENS[task], "top_p": 0.95, "relabel": labels},
+            "annotator": [{"kind": "classifier"}] if labels else [],
             "filter": FILTERS,
             "metric": [{"kind": "mauve"}, {"kind": "memorisation"}, {"kind": "heldout"}],
             "arm": [way for way in ways(task, rows) if way["name"] in names],
