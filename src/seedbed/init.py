@@ -48,10 +48,10 @@ count = 600                  # a budget for a CPU; raise it and run again: only 
 temperature = 1.0
 top_p = 0.95
 max_tokens = {max_tokens}
-
+{relabel}
 {annotator}[[filter]]
 kind = "form"                # parseable, finished, of usual length
-{agreement}[[filter]]
+[[filter]]
 kind = "dedup"
 [[filter]]
 kind = "overlap"             # never ship a copy of a real row
@@ -72,14 +72,13 @@ features = "minilm"          # frozen sentence embeddings; "tfidf" needs no enco
 [gain]
 seeds = 3
 """
+RELABEL = """\
+relabel = true               # the annotator below names the labels: a model's texts are often of another label than it was asked for
+"""
 ANNOTATOR = """\
 [[annotator]]                # what a classifier of your real rows reads in each candidate
 kind = "classifier"
 
-"""
-AGREEMENT = """\
-[[filter]]
-kind = "agreement"           # keep the candidates whose label that classifier reads too
 """
 
 
@@ -95,7 +94,7 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
     name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-") or "run"
     return RECIPE.format(
         file=f"{file.stem}.toml", name=json.dumps(name), path=json.dumps(str(file)), task="\n".join(lines),
-        annotator=ANNOTATOR * task.has_labels, agreement=AGREEMENT * task.has_labels,
+        annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
         max_tokens=max_tokens, cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
 
