@@ -84,7 +84,7 @@ KINDS: dict[str, Fault] = {
 
 class Server(ThreadingHTTPServer):
     """with Server() as server: server.url. faults: what the next requests get instead of an answer, the first one first; always: what each gets;
-    pick: says it of each request where neither does.
+    pick: says it of each request where neither does. count: tokens of a text; 1 of a prompt and 7 of an answer where not given.
 
     requests: what was asked, in order; answered: how many got an answer.
     """
@@ -95,6 +95,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, write: Callable[[str, dict[str, Any]], str] | None = None, key: str = "") -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.write, self.key = write, key
+        self.count: Callable[[str], float] | None = None
         self.faults: list[Fault] = []
         self.always: Fault | None = None
         self.pick: Callable[[dict[str, Any]], Fault | None] = lambda asked: None
@@ -144,7 +145,10 @@ class Handler(BaseHTTPRequestHandler):
             done = next(Toy().open(ModelRef("toy")).complete([(0, Prompt(prompt, asked["seed"], stop=stop))], how))[1]
             written, tokens, reason = done.text, done.tokens, "stop" if done.finished else "length"
         choice = {"index": 0, "finish_reason": reason} | ({"message": {"role": "assistant", "content": written}} if chat else {"text": written})
-        usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
+        read = 1
+        if self.server.count:
+            read, tokens = (round(self.server.count(text)) for text in (prompt, written))
+        usage = {"prompt_tokens": read, "completion_tokens": tokens, "total_tokens": tokens + read}
         with self.server.lock:
             self.server.answered += 1
         self.send(200, json.dumps({"id": "1", "object": "x", "created": 0, "model": asked["model"], "choices": [choice], "usage": usage}))

@@ -14,12 +14,13 @@ from servers import Server, cut_short, status
 from test_openai import HOW, ROOT, cache, engine, opened, prompts, settings  # noqa: F401 (a fixture)
 
 from seedbed import recipe as recipes
-from seedbed.candidates import cost_of
+from seedbed.candidates import cost_of, tokens_of
 from seedbed.errors import EngineError, RecipeError
-from seedbed.estimate import estimate
+from seedbed.estimate import COMPUTED, estimate
 from seedbed.limits import Allowance, Limits, Purse
 from seedbed.paid import paid_now, within
 from seedbed.parts import Component
+from seedbed.preview import preview
 from seedbed.run import run
 from seedbed.types import ModelRef, Prompt
 
@@ -113,12 +114,48 @@ def test_money_without_a_price_is_refused(tmp_path: Path) -> None:
         Limits(cost=0.0)
 
 
-def test_estimate_prices_what_a_server_will_charge(tmp_path: Path) -> None:
+def test_estimate_spends_nothing_unasked_and_prices_what_a_server_will_charge(tmp_path: Path) -> None:
+    """Whoever in the recipe asks the server: the engine, an annotator, a generator's later turns."""
+    votes = {"kind": "prompted", "votes": 2}
     with Server(writer) as server:
-        found = estimate(recipes.build(priced(server), ROOT), tmp_path)
-        assert found.money == pytest.approx(30 * EACH)
-        assert "price_in" in found.money_note
+        own = {"engine": priced(server)["engine"], "model": "judge"}
+        for more in ({}, {"annotator": [votes]}, {"engine": {"kind": "toy"}, "annotator": [votes | own]}):
+            found = estimate(recipes.build(priced(server) | more, ROOT), tmp_path)
+            assert found.money and "price_in" in found.money_note
+            assert found.to_json()["basis"] == COMPUTED and any("no request is sent" in line for line in found.assumed)
+        refined = priced(server) | {"engine": {"kind": "toy"}, "generator": {"kind": "refine", "shots": 3} | own}
+        assert estimate(recipes.build(refined, ROOT), tmp_path).steps["candidates"].money > 0
         assert estimate(recipes.build(settings(server), ROOT), tmp_path).money is None
+        assert server.requests == []
+        found = estimate(recipes.build(priced(server), ROOT), tmp_path, ask=True)
+        assert found.money == pytest.approx(30 * EACH)
+        assert 0 < len(server.requests) < 80 and found.to_json()["basis"] == "measured"
+
+
+def test_what_is_computed_is_what_a_server_of_such_answers_charges(tmp_path: Path) -> None:
+    """One that writes real rows, and counts four characters a token."""
+
+    def counted(prompt: str, asked: dict[str, Any]) -> str:
+        return str(prompt.split("---")[1].strip())
+
+    with Server(counted) as server:
+        server.count = lambda text: len(text) / 4
+        made = recipes.build(priced(server), ROOT)
+        found = estimate(made, tmp_path).steps["candidates"]
+        candidates = next(run(made, tmp_path).folder.glob("candidates-*"))
+    assert found.tokens == pytest.approx(tokens_of(candidates), rel=0.2)
+    assert found.money == pytest.approx(cost_of(candidates), rel=0.2)
+
+
+def test_a_preview_asks_for_its_rows_alone_and_says_what_they_cost(tmp_path: Path) -> None:
+    with Server(writer) as server:
+        made = recipes.build(priced(server), ROOT)
+        found = preview(made, 4, tmp_path)
+        assert len(server.requests) == len(found.candidates) == 4
+        assert f"a server was asked for these 4 rows and no more: {4 * EACH:.4g} by price_in" in found.note
+        run(made, tmp_path)
+        assert len(server.requests) == 30, "the run's first rows are the preview's, and paid"
+        assert preview(recipes.build(settings(server), ROOT), 1, tmp_path / "other").note.count("its price is not known here") == 1
 
 
 def test_settings_that_change_no_result_are_in_no_fingerprint() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 from seedbed import estimate, relay
 from seedbed import recipe as recipes
@@ -23,6 +25,7 @@ from seedbed.errors import ComponentError, RecipeError
 from seedbed.generators.answered import Answered
 from seedbed.generators.hard import Hard, responses
 from seedbed.generators.refine import Refine
+from seedbed.lm.load import locate
 from seedbed.parts import Component
 from seedbed.prompting import begun
 from seedbed.relay import Relay
@@ -422,11 +425,20 @@ def test_several_candidates_a_row_go_through_a_whole_run(tmp_path: Path) -> None
     assert all(0 < c["provenance"]["probability"] < 1 for c in kept)
 
 
-def test_numbers_of_instructions_to_a_base_model_are_marked() -> None:
-    def note(generator: dict[str, Any], engine: str = "local") -> str:
-        base = {"sample": {"path": "examples/helpdesk.csv"}, "task": {"kind": "classification", "inputs": ["message"], "target": "queue"}}
-        return untuned(recipes.build(base | {"generator": generator, "engine": {"kind": engine}}, ROOT))
+def test_numbers_of_instructions_to_a_base_model_are_marked(tmp_path: Path) -> None:
+    """Of the model's files only its tokenizer is read: here there are no weights."""
 
-    assert note({"kind": "hard", "template": "verbalized"}) == note({"kind": "refine"}) == UNTUNED
+    def note(generator: dict[str, Any], engine: str = "local", model: str = "seedling") -> str:
+        base = {"sample": {"path": "examples/helpdesk.csv"}, "task": {"kind": "classification", "inputs": ["message"], "target": "queue"}}
+        return untuned(recipes.build(base | {"generator": generator, "engine": {"kind": engine}, "model": {"name": model}}, ROOT))
+
+    assert note({"kind": "hard", "template": "verbalized"}) == note({"kind": "refine"}) == note({"kind": "refine"}, "vllm") == UNTUNED
+    for name, template in (("base", None), ("tuned", "{{ messages }}")):
+        tokenizer = AutoTokenizer.from_pretrained(locate("seedling"))
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(tmp_path / name)
+        shutil.copy(Path(locate("seedling")) / "config.json", tmp_path / name)
+        for engine in ("local", "vllm"):
+            assert note({"kind": "refine"}, engine, str(tmp_path / name)) == ("" if template else UNTUNED)
     elsewhere = {"kind": "refine", "engine": {"kind": "openai", "base_url": "http://localhost:1/v1"}, "model": "tuned"}
     assert note({"kind": "hard"}) == note({"kind": "soft"}) == note({"kind": "refine"}, "toy") == note(elsewhere) == ""

@@ -94,12 +94,13 @@ def estimate(
     recipe: RecipeFile,
     out: Annotated[Path, typer.Option(help="Folder for run folders: finished steps cost nothing.")] = Path("runs"),
     sets: Sets = [],  # noqa: B006
+    ask: Annotated[bool, typer.Option("--ask", help="Send a server a few dozen requests, which it may charge, and measure it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Time, tokens, disk and memory of a run, from small measured pieces of it (of a [model] shape: computed)."""
+    """Time, tokens, disk and memory of a run, from small measured pieces of it (of a [model] shape and of a server: computed)."""
     from seedbed.estimate import estimate as work_out
 
-    found = work_out(_load(recipe, sets), out).to_json()
+    found = work_out(_load(recipe, sets), out, ask).to_json()
     for name, cost in found["steps"].items():
         size = f"{cost['tokens']:>11,} tokens {cost['disk_bytes'] / 1e6:8.1f} MB"
         print(f"{name:12}{cost['seconds']:9.1f} s {size}  {cost['basis']}{': ' * bool(cost['note'])}{cost['note']}")

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seedbed.flops import BANDWIDTH, COPIES, DEVICES, UTILISATION, WIDTHS, Shape
+from seedbed.flops import BANDWIDTH, CHARACTERS_A_TOKEN, COPIES, DEVICES, UTILISATION, WIDTHS, Shape
 from seedbed.generators.soft import FITS, FORMS
 from seedbed.recipe import Recipe
 from seedbed.task import Task
 from seedbed.types import Example, Sample
 
 COMPUTED = "computed, not measured"
-CHARACTERS_A_TOKEN = 4.0
-"""Of English, about; a shape has no tokenizer."""
 
 
 @dataclass

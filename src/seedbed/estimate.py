@@ -1,6 +1,7 @@
 """What a run will cost, step by step: small pieces of the same work are measured on this machine and extrapolated.
 
-Fitting and generating of a model that is only a `shape` are computed from FLOPs and bytes (flops.py) for the device in [where].
+Fitting and generating of a model that is only a `shape` are computed from FLOPs and bytes (flops.py) for the device in [where]; a server is sent
+nothing unless `ask` says so, and what it would write and charge is computed (unasked.py).
 Finished steps of an existing run folder cost nothing.
 """
 
@@ -22,14 +23,17 @@ from seedbed.candidates import complete, cost_of, rows_done
 from seedbed.computed import COMPUTED, Cost, all_epochs, computed, fits_of, texts_of
 from seedbed.data import load_sample
 from seedbed.errors import ModelError
+from seedbed.flops import CHARACTERS_A_TOKEN
 from seedbed.gain import FULL_ROWS, MIN_TEST, MOST_KEPT, measure_gain, training_sets
 from seedbed.generators.soft import DEV_TEXTS
 from seedbed.grow import step_names
 from seedbed.limits import Allowance, Deadline
+from seedbed.parts import Component
 from seedbed.recipe import Recipe
 from seedbed.relay import Relay
 from seedbed.store import write_lines
 from seedbed.types import Backing, Candidate, Example, Sample, Teacher, seed_for
+from seedbed.unasked import SPEED, Unasked, standing, unasked
 from seedbed.volume import TIMES
 
 SMALL, LARGE = 100, 200
@@ -40,6 +44,10 @@ TRIAL_S = 6.0
 """When one trial of fitting or generating is cut: its speed is known well enough by then."""
 BOUNDLESS = 10**12
 """Tokens: more than any trial makes."""
+UNASKED = (
+    f"no request is sent to a server: it writes {SPEED:g} tokens a second in each of its `concurrency` requests, {CHARACTERS_A_TOKEN:g} characters a "
+    "token, texts as long as the real ones; --ask sends a few dozen, which it may charge, and measures"
+)
 REPORT_S = 2.0
 """Dataset, card and page: too small to be worth a trial."""
 
@@ -73,8 +81,11 @@ class Estimate:
         }
 
 
-def estimate(recipe: Recipe, out: Path | str = "runs") -> Estimate:
-    """What `run(recipe, out)` will cost from where its folder stands now. Writes nothing there. Raises what loading the parts raises."""
+def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Estimate:
+    """What `run(recipe, out)` will cost from where its folder stands now. Writes nothing there. Raises what loading the parts raises.
+
+    ask: an engine that is a server's is sent a few dozen requests for each part that asks it, which it may charge, and its speed is measured.
+    """
     start = time.perf_counter()
     sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
     steps = {"sample": Cost(time.perf_counter() - start)}
@@ -88,6 +99,8 @@ def estimate(recipe: Recipe, out: Path | str = "runs") -> Estimate:
     done["candidates"] = min(1.0, rows / making.generate.count) if making.generate.count else 1.0
     done["teacher"] = 1.0 if not recipe.asks_teacher else done["teacher"]
     assumed: list[str] = []
+    if not ask:
+        making, judged = unasked(making, sample), unasked(judged, sample)
     memory, fitted = 0, folder / names["teacher"] if done["teacher"] and recipe.asks_teacher else None
     with tempfile.TemporaryDirectory() as name:
         if min(done["candidates"], done["teacher"]) < 1:
@@ -105,8 +118,14 @@ def estimate(recipe: Recipe, out: Path | str = "runs") -> Estimate:
     steps |= {step: Cost(basis="finished") for step, share in done.items() if share == 1 and (step != "sample" or "report" in done)}
     order = ("sample", "teacher", "candidates", "annotations", "kept", "scores", "report")
     steps = {step: steps[step] for step in order if step in steps}
+    if any(step in steps and steps[step].basis == COMPUTED for step in ("candidates", "annotations")) and standing(*_parts(judged)):
+        assumed.append(UNASKED)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Estimate(steps, max(memory, peak), *_money(recipe, steps.values()), assumed)
+
+
+def _parts(recipe: Recipe) -> list[Component]:
+    return [recipe.engine, recipe.generator, *recipe.annotators]
 
 
 def _for(recipe: Recipe, count: int) -> Recipe:
@@ -126,7 +145,7 @@ def _part(cost: Cost, share: float) -> Cost:
 def _money(recipe: Recipe, costs: Collection[Cost]) -> tuple[float | None, str]:
     price, hours, charged = recipe.where.price_per_hour, sum(c.seconds for c in costs) / 3600, sum(c.money for c in costs)
     notes = [f"{price:g} an hour, as given in [where]"] if price is not None else []
-    notes += ["tokens of the candidates by the engine's price_in and price_out; annotators' are not priced"] if charged else []
+    notes += ["tokens by the engines' price_in and price_out"] if charged else []
     if not notes:
         return None, "no price is known. For a rented machine give where.price_per_hour, for a server its engine's price_in and price_out."
     return round((price or 0.0) * hours + charged, 4), "; ".join(notes)
@@ -220,8 +239,10 @@ def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | No
     mean = each * (length if length is not None else many / max(1, turns))
     disk = _size(work / "long") * how.count // max(1, finished)
     seconds, money = opened + how.count * (each * turn + mean * token), how.count * cost_of(work / "long") / max(1, finished)
-    note = f"{1 / token if token else 0:,.0f} tokens a second, {mean:.0f} tokens a row"
-    return Cost(seconds, round(how.count * mean), disk, note=note, money=money)
+    tokens, served = round(how.count * mean), standing(recipe.engine, recipe.generator)
+    if served:
+        return Cost(seconds + max(s.seconds(tokens) for s in served), tokens, disk, COMPUTED, f"{mean:.0f} tokens a row; no request was sent", money)
+    return Cost(seconds, tokens, disk, note=f"{1 / token if token else 0:,.0f} tokens a second, {mean:.0f} tokens a row", money=money)
 
 
 def _timed(work: Callable[[], Any]) -> float:
@@ -239,16 +260,29 @@ def _annotating(recipe: Recipe, sample: Sample, fitted: Path | None, assumed: li
     rng = random.Random(seed_for(recipe.seed, "estimate", "annotators"))
     made = [_stand_in(recipe, sample, rng.choice(sample.fit), i, rng) for i in range(LARGE)]
     teacher = recipe.generator.settings.load(fitted, sample.task, recipe.model.name) if fitted else None
-    backing = Backing(recipe.model.name, teacher, cache(recipe.engine.settings.open))
+    engine, labels = recipe.engine.settings, sample.task.labels
+    engine = replace(engine, answers=labels) if isinstance(engine, Unasked) and labels else engine
+    backing = Backing(recipe.model.name, teacher, cache(engine.open))
     priced = [a for a in recipe.annotators if not (recipe.model.shape and getattr(a.settings, "needs", None))]
     assumed += [f"annotator {a.kind} of a model without weights costs nothing" for a in recipe.annotators if a not in priced]
 
-    def asked(n: int) -> float:
-        return _timed(lambda: [list(a.settings.annotate(made[:n], sample, 0, backing).rows) for a in priced])
+    def asked(n: int) -> tuple[float, float]:
+        """(seconds, money)"""
+        start = time.perf_counter()
+        found = [a.settings.annotate(made[:n], sample, 0, backing) for a in priced]
+        rows = sum(len(list(f.rows)) for f in found)
+        assert rows == n * len(priced)
+        return time.perf_counter() - start, sum(f.facts.get("cost", 0.0) for f in found)
 
-    few, more = asked(SMALL), asked(LARGE)
+    (few, _), (more, money) = asked(SMALL), asked(LARGE)
     each = max(0.0, more - few) / (LARGE - SMALL)
-    return Cost(max(0.0, few - SMALL * each) + recipe.generate.count * each)
+    cost = Cost(max(0.0, few - SMALL * each) + recipe.generate.count * each, money=recipe.generate.count * money / LARGE)
+    served = [*([engine] if isinstance(engine, Unasked) else []), *standing(*recipe.annotators)]
+    tokens = [round(recipe.generate.count * s.written["tokens"] / (SMALL + LARGE)) for s in served]
+    if not any(tokens):
+        return cost
+    waited = sum(s.seconds(n) for s, n in zip(served, tokens, strict=True))
+    return replace(cost, seconds=cost.seconds + waited, tokens=sum(tokens), basis=COMPUTED, note="no request was sent")
 
 
 def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> dict[str, Cost]:

@@ -17,8 +17,8 @@ UTILISATION = 0.4
 """Of a device's peak FLOP/s that training and prefill reach. PaLM, 540 B, reached 0.46 (Chowdhery et al. 2022, arXiv:2204.02311, table 3)."""
 BANDWIDTH = 0.6
 """Of a device's peak memory bandwidth that decoding reaches."""
-
-
+CHARACTERS_A_TOKEN = 4.0
+"""Of English, about; neither a shape nor a server has a tokenizer here."""
 WIDTHS = {"4bit": 0.6, "8bit": 1.1}
 """Bytes of a weight that bitsandbytes holds in few bits, with its scales and the layers that stay whole."""
 COPIES = 5

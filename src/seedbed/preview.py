@@ -17,7 +17,7 @@ from seedbed.candidates import complete, read_candidates
 from seedbed.catalog import guarded
 from seedbed.data import load_sample
 from seedbed.grow import step_names
-from seedbed.limits import Allowance, Deadline
+from seedbed.limits import Allowance, Deadline, Purse
 from seedbed.recipe import Recipe
 from seedbed.relay import Relay
 from seedbed.types import Backing, Candidate, Sample, Verdict, seed_for
@@ -41,7 +41,8 @@ class Preview:
 
 
 def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
-    """n rows of the finished teacher in OUT/<name>, which are then the first rows of the run; else of a teacher that is fitted shortly."""
+    """n rows of the finished teacher in OUT/<name>, which are then the first rows of the run; else of a teacher that is fitted shortly. A server
+    is asked for these rows and no more, and the note says what that cost."""
     need_weights(recipe)
     sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
     finished = Path(out) / recipe.name / step_names(recipe, sample)["teacher"]
@@ -52,22 +53,33 @@ def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
             folder, words = Path(name) / "teacher", _short_fit(recipe, sample, Path(name) / "teacher")
         teacher = recipe.generator.settings.load(folder, sample.task, recipe.model.name)
         session = Relay(recipe.engine.settings.open(teacher.model))
-        made = Path(name) / "candidates"
+        made, most, purse = Path(name) / "candidates", recipe.generate.max_tokens, Purse()
         made.mkdir()
+        allowance = Allowance(most, purse=purse)
         if recipe.generate.count or recipe.annotate is None:
-            complete(made, teacher, session, sample, n, seed_for(recipe.seed, "candidates"), recipe.generate.sampling)
+            complete(made, teacher, session, sample, n, seed_for(recipe.seed, "candidates"), recipe.generate.sampling, allowance=allowance)
             candidates = read_candidates(made, n)
         else:
             rows, seed = pool_rows(sample, recipe.annotate, seed_for(recipe.seed, "answers"))[:n], seed_for(recipe.seed, "answers")
-            spec, most = recipe.annotate, recipe.generate.max_tokens
-            wanted = sample.task.has_labels
-            candidates = drafts(sample.task, rows) if wanted else answered(made, teacher, session, sample, rows, spec, most, seed, Allowance(most))[1]
+            spec, wanted = recipe.annotate, sample.task.has_labels
+            candidates = drafts(sample.task, rows) if wanted else answered(made, teacher, session, sample, rows, spec, most, seed, allowance)[1]
         if recipe.annotators:
-            annotate(made, candidates, recipe, sample, Backing(recipe.model.name, teacher, cache(recipe.engine.settings.open)))
+            annotate(made, candidates, recipe, sample, Backing(recipe.model.name, teacher, cache(recipe.engine.settings.open), purse))
             candidates = list(labelled(sample.task, annotated(made, candidates), str(recipe.label_by), recipe.generate.relabel))
     judged = tuple((c, _verdict(recipe, sample, c)) for c in candidates)
     whole = [f.kind for f in recipe.filters if f.settings.scope == "set"]
-    return Preview(words, judged, f"not asked: {', '.join(whole)}, which judge all candidates together" if whole else "")
+    notes = [f"not asked: {', '.join(whole)}, which judge all candidates together"] if whole else []
+    return Preview(words, judged, "; ".join(notes + _served(recipe, len(candidates), purse.spent)))
+
+
+def _served(recipe: Recipe, n: int, spent: float) -> list[str]:
+    """What a server was asked for, where there is one."""
+    parts = [part.settings for top in (recipe.engine, recipe.generator, *recipe.annotators) for part in top.all()]
+    if not any(getattr(part, "served", False) for part in parts):
+        return []
+    priced = any(getattr(part, "price_in", 0) or getattr(part, "price_out", 0) for part in parts)
+    money = f"{spent:.4g} by price_in and price_out" if priced else "its price is not known here"
+    return [f"a server was asked for these {n} rows and no more: {money}. A run with the same teacher does not pay for them again"]
 
 
 def _short_fit(recipe: Recipe, sample: Sample, folder: Path) -> str:

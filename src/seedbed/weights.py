@@ -10,7 +10,7 @@ from seedbed.parts import Component
 from seedbed.recipe import Recipe
 
 SHIPPED = ("seedling", "minilm")
-OWN_WEIGHTS = ("local",)
+OWN_WEIGHTS = ("local", "vllm")
 """Engines that load [model] name themselves. A server knows its own names; toy has no weights."""
 UNTUNED = "LM not instruction-tuned: no evidence for or against prompts that instruct"
 
@@ -69,6 +69,6 @@ def untuned(recipe: Recipe) -> str:
     generator = recipe.generator.settings
     if not getattr(generator, "instructs", False) or getattr(generator, "engine", None) or recipe.engine.kind not in OWN_WEIGHTS:
         return ""
-    from seedbed.lm.load import load
+    from seedbed.lm.load import chat_template
 
-    return "" if load(recipe.model.name).tokenizer.chat_template else UNTUNED
+    return "" if chat_template(recipe.model.name) else UNTUNED

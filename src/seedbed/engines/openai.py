@@ -63,6 +63,7 @@ class Openai:
     """
 
     version: ClassVar[int] = 2
+    served: ClassVar[bool] = True
     apart: ClassVar[tuple[str, ...]] = ("concurrency", "retries", "backoff_s", "timeout_s", "price_in", "price_out")
 
     base_url: str | None = None

@@ -70,6 +70,14 @@ def locate(name: str) -> str:
     return str(shipped) if shipped.is_dir() else name
 
 
+def chat_template(name: str) -> str:
+    """How a model's tokenizer writes a chat; "" where it does not. Reads no weights."""
+    from transformers import AutoTokenizer
+
+    found = AutoTokenizer.from_pretrained(locate(name)).chat_template
+    return str(found or "")
+
+
 def weights_hash(model: Any) -> str:
     """SHA-256 over every weight's name, shape and bytes, in name order."""
     digest = hashlib.sha256()
