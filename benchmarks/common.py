@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -92,6 +93,26 @@ def child(*args: str) -> dict[str, Any]:
     lines = done.stdout.strip().splitlines()
     found = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     return {**found, "wall_seconds": wall, "cpu_seconds": cpu}
+
+
+LOADED = [
+    *("seedbed.run", "seedbed.cli", "seedbed.lm.classify", "seedbed.report.plots", "seedbed.annotators.classifier", "seedbed.engines.openai"),
+    *("huggingface_hub.repocard", "matplotlib.backends.backend_svg", "openai", "pyarrow.parquet", "sklearn.linear_model", "torch"),
+]
+"""What runs import."""
+
+
+def started(work: Callable[..., None], *what: Any) -> Any:
+    """work(*what) in a process of its own, whose imports (LOADED) are there already. A process that was started so starts others by a fork: it has
+    come from the fork server itself, and has no threads yet."""
+    if multiprocessing.parent_process():
+        process: Any = multiprocessing.get_context("fork").Process(target=work, args=what)
+    else:
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload(LOADED)
+        process = server.Process(target=work, args=what)
+    process.start()
+    return process
 
 
 def ceilings(threads: tuple[int, ...] = (1, 2)) -> dict[str, float]:

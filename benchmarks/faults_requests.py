@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
+from common import started  # noqa: E402
 from faults import Section  # noqa: E402
 from servers import KINDS, Fault, Server  # noqa: E402
 
@@ -38,10 +38,11 @@ def measure(quick: bool) -> Section:
     with Faulty() as server, tempfile.TemporaryDirectory() as name:
         work, start = Path(name), time.monotonic()
         for share in KILLS:
-            with client(server.url, work, rows) as running:
-                while running.poll() is None and server.answered < share * rows:
-                    time.sleep(0.01)
-                os.kill(running.pid, signal.SIGKILL)
+            running = started(client, server.url, work, rows, work)
+            while running.is_alive() and server.answered < share * rows:
+                time.sleep(0.01)
+            os.kill(running.pid, signal.SIGKILL)
+            running.join()
         finish(server.url, work, rows)
         seconds, requests, sent = time.monotonic() - start, len(server.requests), dict(server.sent)
         (work / "again").mkdir()
@@ -88,14 +89,16 @@ class Faulty(Server):
         return text
 
 
-def client(url: str, work: Path, rows: int, cache: Path | None = None) -> subprocess.Popen[bytes]:
-    """A process that makes the rows in `work`, with the cache of completions there."""
-    return subprocess.Popen([sys.executable, __file__, url, str(work), str(rows)], env=os.environ | {"XDG_CACHE_HOME": str(cache or work)})
+def client(url: str, work: Path, rows: int, cache: Path) -> None:
+    """Makes the rows in `work`, in a process of its own with that cache of completions."""
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    make(url, work, rows)
 
 
 def finish(url: str, work: Path, rows: int, cache: Path | None = None) -> None:
-    with client(url, work, rows, cache) as running:
-        assert running.wait() == 0, "the run failed"
+    running = started(client, url, work, rows, cache or work)
+    running.join()
+    assert running.exitcode == 0, "the run failed"
 
 
 def make(url: str, work: Path, rows: int) -> None:
@@ -129,7 +132,3 @@ def _lines(facts: dict[str, Any], sent: dict[str, int], seconds: float) -> list[
         f"| rows that are then others | {facts['differ_after_all']} |",
         f"| answers that reached nobody (killed, and cut off) | {facts['answers'] - rows} |" if failed else "",
     ]
-
-
-if __name__ == "__main__":
-    make(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -3,8 +3,8 @@ final rows against those of a run that nothing happened to."""
 
 from __future__ import annotations
 
+import argparse
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -16,12 +16,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
+from common import started  # noqa: E402
 from faults import Section  # noqa: E402
 
 from seedbed import recipe as recipes  # noqa: E402
@@ -47,38 +50,44 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 FULL = {"killed_here": 200, "damaged": 60, "disk_full": 12, "clock": 4, "twice": 5, "killed_driver": 8, "killed_worker": 12, "killed_node": 4}
 QUICK = {"killed_here": 3, "damaged": 4, "disk_full": 1, "clock": 1, "twice": 1, "killed_driver": 0, "killed_worker": 1, "killed_node": 0}
 """How often each is done."""
+Trial = Callable[[Path, dict[str, bytes], int], Counter[str]]
 PATHS = ("recipe.toml", "dataset/README.md")
 """What says where the recipe's file is."""
 TIMINGS = {"manifest.json", ".seconds.json", "report.html", ".lock"}
 
 
-def measure(quick: bool, share: float = 1.0) -> Section:
-    """share: of the full counts."""
+def measure(quick: bool, share: float = 1.0, only: tuple[str, ...] = ()) -> Section:
+    """share: of the full counts. only: trials, by their functions' names; all where empty. As many at once as there are processors, those on Ray
+    one after the other, for they find each other's processes."""
     moments = QUICK if quick else {key: max(1, round(share * count)) for key, count in FULL.items()}
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        carry_out(str(work / "whole"))
+        started(carry_out, str(work / "whole")).join()
         whole = snapshot(work / "whole")
-        trials: dict[str, Callable[[Path, dict[str, bytes], int], Counter[str]]] = {
+        trials: dict[str, Trial] = {
             "kill -9 of the process, again and again until it ends": killed_here, "a part or the journal truncated, or a bit of it flipped": damaged,
             "the disk is full": disk_full, "the clock set back by years": clock, "a second run in the same folder": twice,
         }  # fmt: skip
         if ray_is_there():
             trials |= {"on Ray: kill -9 of the process that writes": killed_driver, "on Ray: kill -9 of a hand": killed_worker}
             trials |= {"on Ray: a node of three killed": killed_node}
-        lines, facts, broken = ["| what happened | times | what followed | final rows are others |", "|---|---|---|---|"], {}, []
-        for title, trial in trials.items():
-            key = trial.__name__
-            count = moments[key]
-            if not count:
-                continue
-            found = trial(work / key, whole, count)
-            other = found.pop("others", 0)
-            said = ", ".join(f"{what}: {n}" for what, n in sorted(found.items()))
-            lines.append(f"| {title} | {count} | {said or '-'} | {other} |")
-            facts[key] = {"times": count, "others": other, **found}
-            broken += [f"{key}: {other} of {count} ended with other rows"] if other else []
-            print(lines[-1], file=sys.stderr, flush=True)
+        chosen = {title: trial for title, trial in trials.items() if moments[trial.__name__] and (not only or trial.__name__ in only)}
+        on_ray = [trial for title, trial in chosen.items() if title.startswith("on Ray")]
+        alone = [[trial] for title, trial in chosen.items() if not title.startswith("on Ray")]
+
+        def carry(some: list[Trial]) -> dict[str, Counter[str]]:
+            return {t.__name__: _apart(t, work / t.__name__, whole, moments[t.__name__]) for t in some}
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = {name: counts for part in pool.map(carry, [on_ray, *alone]) for name, counts in part.items()}
+    lines, facts, broken = ["| what happened | times | what followed | final rows are others |", "|---|---|---|---|"], {}, []
+    for title, trial in chosen.items():
+        key, counts = trial.__name__, found[trial.__name__]
+        other = counts.pop("others", 0)
+        followed = ", ".join(f"{what}: {n}" for what, n in sorted(counts.items()))
+        lines.append(f"| {title} | {moments[key]} | {followed or '-'} | {other} |")
+        facts[key] = {"times": moments[key], "others": other, **counts}
+        broken += [f"{key}: {other} of {moments[key]} ended with other rows"] if other else []
     said = "Each is compared, byte for byte, with all that a run leaves to which nothing happened (700 rows of the toy engine; timings apart)."
     return Section("Runs", [said, "", *lines], facts, broken)
 
@@ -111,13 +120,44 @@ def _rows(content: bytes | None) -> Any:
     return content and pq.read_table(pa.BufferReader(content)).to_pylist()
 
 
-def _started(*what: Any) -> Any:
-    """A run in a process of its own, whose imports are there already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["seedbed.run", "seedbed.lm.classify", "sklearn.linear_model", "pyarrow.parquet", "torch"])
-    process = context.Process(target=carry_out, args=what)
-    process.start()
-    return process
+def _apart(trial: Trial, work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
+    """The trial in a process of its own."""
+    reader, writer = Pipe(duplex=False)
+    process = started(_send, writer, trial, work, whole, count)
+    writer.close()
+    try:
+        found: Counter[str] = reader.recv()
+    except EOFError:
+        raise RuntimeError(f"{trial.__name__} ended before it had an answer; see above") from None
+    finally:
+        process.join()
+    print(f"{trial.__name__}: {dict(found)}", file=sys.stderr, flush=True)
+    return found
+
+
+def _send(writer: Any, trial: Trial, *what: Any) -> None:
+    writer.send(trial(*what))
+
+
+def _ended(process: Any) -> int:
+    """Its exit status."""
+    process.join()
+    return int(process.exitcode)
+
+
+def _command(out: str, on: str = "here", memory: int = 0) -> None:
+    """The same run by the command line, in this process. memory: bytes that a file may have, where not 0."""
+    import resource
+
+    from seedbed.cli import main
+
+    if memory:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (memory, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the rest of this process)
+    sys.stderr = open(f"{out}.stderr", "w")  # noqa: SIM115
+    sys.argv = ["seedbed", "run", f"{out}.toml", "--out", out, "--on", on]
+    main()
 
 
 def _recipe_file(out: Path) -> Path:
@@ -139,10 +179,10 @@ def killed_here(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]
     """At random moments; a run that comes to its end is compared, and the next one begins."""
     found, rng = Counter[str](), random.Random(11)
     start = time.monotonic()
-    _started(str(work / "first")).join()
+    started(carry_out, str(work / "first")).join()
     seconds, runs, kills = time.monotonic() - start, 0, 0
     while kills < count:
-        process = _started(str(work / str(runs)))
+        process = started(carry_out, str(work / str(runs)))
         process.join(rng.uniform(0, 0.6) * seconds)
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
@@ -153,7 +193,7 @@ def killed_here(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]
         found["others"] += others(work / str(runs), whole) or process.exitcode
         shutil.rmtree(work / str(runs))
         runs += 1
-    process = _started(str(work / str(runs)))
+    process = started(carry_out, str(work / str(runs)))
     process.join()
     found["runs that ended"] += 1
     found["others"] += others(work / str(runs), whole) or process.exitcode
@@ -199,21 +239,18 @@ def disk_full(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
         size = rng.randrange(30, 900) << 10
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(out)], capture_output=True).returncode == 0
         try:
-            code = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); n = int(sys.argv.pop(1));\n"
-            code += "resource.setrlimit(resource.RLIMIT_FSIZE, (n, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n" if not mounted else ""
-            code += "from seedbed.cli import main; main()"
-            path = _recipe_file(out)
-            done = subprocess.run([sys.executable, "-c", code, str(size // 4), "run", str(path), "--out", str(out)], capture_output=True, text=True)
-            if done.returncode == 0:
+            _recipe_file(out)
+            code, said = _ended(started(_command, str(out), "here", 0 if mounted else size // 4)), Path(f"{out}.stderr").read_text()
+            if code == 0:
                 found["it was enough"] += 1
-            elif done.returncode == 1 and "Traceback" not in done.stderr:
+            elif code == 1 and "Traceback" not in said:
                 found["exit 1 and a sentence"] += 1
             else:
                 found["others"] += 1
-                print(done.returncode, done.stderr[-2000:], file=sys.stderr)
+                print(code, said[-2000:], file=sys.stderr)
             if mounted:
                 subprocess.run(["mount", "-o", "remount,size=64m", str(out)], check=True)
-            found["others"] += _shell(out, {}).wait() or others(out, whole, PATHS)
+            found["others"] += _ended(started(_command, str(out))) or others(out, whole, PATHS)
         finally:
             if mounted:
                 subprocess.run(["umount", str(out)], check=True)
@@ -239,7 +276,7 @@ def twice(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
     found = Counter[str]()
     for i in range(count):
         out = work / str(i)
-        first = _started(str(out))
+        first = started(carry_out, str(out))
         while first.is_alive() and not list((out / "tiny").glob("candidates-*")):
             time.sleep(0.01)
         try:
@@ -261,25 +298,26 @@ def ray_is_there() -> bool:
 def killed_driver(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
     """At random moments of runs on a cluster of their own, which goes with them."""
     found, rng, i = Counter[str](), random.Random(2), 0
-    env = {"RAY_ADDRESS": ""}
-    start = time.monotonic()
+    os.environ["RAY_ADDRESS"] = ""
     work.mkdir(parents=True)
-    _shell(work / "first", env, "--on", "ray").wait()
+    _recipe_file(work / "first")
+    start = time.monotonic()
+    started(_command, str(work / "first"), "ray").join()
     seconds, kills = time.monotonic() - start, 0
     while kills < count:
         out = work / str(i)
-        process = _shell(out, env, "--on", "ray")
-        try:
-            process.wait(rng.uniform(0.2, 1.0) * seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _recipe_file(out)
+        process = started(_command, str(out), "ray")
+        process.join(rng.uniform(0.2, 1.0) * seconds)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
             kills += 1
             if kills < count:
                 continue
-            _shell(out, env, "--on", "ray").wait()
+            process = started(_command, str(out), "ray")
         found["runs that ended"] += 1
-        found["others"] += others(out, whole, PATHS)
+        found["others"] += _ended(process) or others(out, whole, PATHS)
         i += 1
     return found
 
@@ -357,6 +395,12 @@ def killed_node(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]
 
 
 if __name__ == "__main__":
-    section = measure("--quick" in sys.argv, float(sys.argv[sys.argv.index("--share") + 1]) if "--share" in sys.argv else 1.0)
+    sys.modules.setdefault("faults_runs", sys.modules["__main__"])
+    wanted = argparse.ArgumentParser(description=__doc__)
+    wanted.add_argument("--quick", action="store_true", help="fewer of everything")
+    wanted.add_argument("--share", type=float, default=1.0, help="of the full counts")
+    wanted.add_argument("--only", default="", help=f"of {', '.join(FULL)}, separated by commas")
+    given = wanted.parse_args()
+    section = measure(given.quick, given.share, tuple(filter(None, given.only.split(","))))
     print("\n".join(section.lines))
     print(json.dumps({"name": "faults_runs", "broken": section.broken, **section.facts}))

@@ -42,8 +42,7 @@ seed = 7
 [engine]
 kind = "{engine}"
 [generator]
-kind = "hard"
-shots = {shots}
+{generator}
 [generate]
 count = {count}
 max_tokens = {tokens}
@@ -76,11 +75,15 @@ CPU seconds of one thread. A row more: between this run and the one before it.
 
 ![plot](scale.svg)
 """
-ENGINES = {"toy": {"shots": 2, "tokens": 80}, "local": {"shots": 1, "tokens": 24}}
+ENGINES = {
+    "toy": {"generator": 'kind = "hard"\nshots = 2', "tokens": 80},
+    "local": {"generator": 'kind = "soft"\nprompt = "nsp"\nepochs = 5', "tokens": 64},
+}
+"""A model as small as seedling writes rows of the right form behind a soft prompt alone; few-shot, none of 1,000 had it."""
 
 
 def one(engine: str, count: int, large: bool) -> None:
-    """A run of so many rows; prints what it took."""
+    """A run of so many rows; prints what it took. large: on SLURP, else on the shipped example."""
     from seedbed.recipe import load
     from seedbed.run import run
 
@@ -113,10 +116,10 @@ def main() -> None:
     quick = "--quick" in sys.argv
     large = SLURP.is_file() and not quick
     counts = [300, 1_000, 3_000] if quick else [1_000, 10_000, 100_000] + [1_000_000] * ("--million" in sys.argv)
-    plan = [("toy", n) for n in counts] + ([] if quick else [("local", n) for n in (100, 300, 1_000)])
+    plan = [("toy", n) for n in counts] + ([] if quick else [("local", n) for n in (1_000, 10_000)])
     runs = []
     for engine, count in plan:
-        runs.append(child(__file__, "--rows", engine, str(count), *(["--large"] if large else [])))
+        runs.append(child(__file__, "--rows", engine, str(count), *(["--large"] if large and engine == "toy" else [])))
         print(json.dumps(runs[-1]), flush=True)
     if not quick:
         write(runs)
