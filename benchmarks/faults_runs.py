@@ -302,7 +302,8 @@ def killed_driver(work: Path, whole: dict[str, bytes], count: int) -> Counter[st
     work.mkdir(parents=True)
     _recipe_file(work / "first")
     start = time.monotonic()
-    started(_command, str(work / "first"), "ray").join()
+    if _ended(started(_command, str(work / "first"), "ray")):
+        raise RuntimeError("a run on Ray fails here though nobody killed it")
     seconds, kills = time.monotonic() - start, 0
     while kills < count:
         out = work / str(i)
