@@ -14,14 +14,17 @@ from servers import Server, cut_short, status
 from test_openai import HOW, ROOT, cache, engine, opened, prompts, settings  # noqa: F401 (a fixture)
 
 from seedbed import recipe as recipes
-from seedbed.candidates import cost_of, tokens_of
+from seedbed.candidates import complete, cost_of, read_candidates, tokens_of
 from seedbed.errors import EngineError, RecipeError
 from seedbed.estimate import COMPUTED, estimate
-from seedbed.limits import Allowance, Limits, Purse
+from seedbed.generators.hard import Hard
+from seedbed.limits import NEVER, Allowance, Deadline, Limits, Purse
 from seedbed.paid import paid_now, within
 from seedbed.parts import Component
 from seedbed.preview import preview
+from seedbed.relay import Relay
 from seedbed.run import run
+from seedbed.testing import tiny_sample
 from seedbed.types import ModelRef, Prompt
 
 PRICES = {"price_in": 100.0, "price_out": 5000.0}
@@ -89,6 +92,29 @@ def test_a_run_stops_within_its_money_and_goes_on(tmp_path: Path) -> None:
         assert cost_of(candidates, 10) == pytest.approx(10 * EACH)
 
 
+def test_a_deadline_waits_out_no_retry_and_sends_no_request_and_the_rows_are_made_later(tmp_path: Path) -> None:
+    """The clock is the server's count of requests, so that the deadline is over while the second row's request fails."""
+    sample, hard = tiny_sample(), Hard(shots=2)
+    for name in ("teacher", "rows"):
+        (tmp_path / name).mkdir()
+    hard.fit(sample, "tiny", 0, tmp_path / "teacher")
+    teacher = hard.load(tmp_path / "teacher", sample.task, "tiny")
+    with Server(writer) as server:
+        own = opened(server, concurrency=1, retries=9, backoff_s=0.0)
+        session = Relay(own)
+        server.pick = lambda asked: status(503, headers={"Retry-After": "100"}) if len(server.requests) == 2 else None
+
+        def go(deadline: Deadline) -> int:
+            return complete(tmp_path / "rows", teacher, session, sample, 5, 1, HOW, allowance=Allowance(HOW.max_tokens, None, deadline))[0]
+
+        assert go(Deadline(2, lambda: len(server.requests))) == 1
+        assert len(server.requests) == 2
+        own.pace.opens = 0.0  # a later call is a process of its own, to which the server has said nothing
+        assert go(NEVER) == 5
+        assert (len(server.requests), server.answered) == (6, 5)
+        assert not any(c.problem for c in read_candidates(tmp_path / "rows", 5) if "server" in c.problem or "stopped" in c.problem)
+
+
 def test_annotators_stop_at_the_same_money(tmp_path: Path) -> None:
     with Server(lambda prompt, asked: "Delivery") as server:
         session, purse = opened(server, concurrency=2, **PRICES), Purse(1.0)
@@ -110,6 +136,8 @@ def test_annotators_stop_at_the_same_money(tmp_path: Path) -> None:
 def test_money_without_a_price_is_refused(tmp_path: Path) -> None:
     with Server() as server, pytest.raises(RecipeError, match="no engine of the recipe has a price"):
         run(recipes.build(settings(server), ROOT), tmp_path, limits=Limits(cost=1.0))
+    with Server() as server, pytest.raises(RecipeError, match="money is counted where rows are completed"):
+        run(recipes.build(priced(server), ROOT), tmp_path, limits=Limits(cost=1.0), on="ray")
     with pytest.raises(ValueError, match="money must be above 0"):
         Limits(cost=0.0)
 

@@ -18,9 +18,10 @@ from seedbed import run as runs
 from seedbed.candidates import complete, read_candidates
 from seedbed.engines.toy import ToySession
 from seedbed.errors import RunFailed
+from seedbed.fleet import _Worker
 from seedbed.generators.hard import Hard
 from seedbed.generators.soft import Soft
-from seedbed.limits import NEVER, Allowance, Deadline, Limits
+from seedbed.limits import NEVER, STOPPED, Allowance, Deadline, Limits
 from seedbed.run import run
 from seedbed.show import rows_of
 from seedbed.testing import tiny_sample
@@ -92,6 +93,21 @@ def test_generated_tokens_stay_under_the_limit_and_going_on_gives_the_same_parts
         spent, done = spent + generated, rows
     assert spent == all_tokens, "no token was generated twice"
     assert _snapshot(tmp_path / "cut") == _snapshot(tmp_path / "whole")
+
+
+def test_a_hand_begins_no_row_after_the_deadline_and_gives_back_those_that_it_did_not_begin(tmp_path: Path) -> None:
+    sample, hard = tiny_sample(), Hard(shots=4)
+    hard.fit(sample, "toy", 0, tmp_path)
+    teacher = hard.load(tmp_path, sample.task, "toy")
+    hand, how = _Worker(lambda: (teacher, _Counted(4, 0.01, teacher.model))), Sampling(1.0, 1.0, 60)
+    rows, _Counted.generated = list(teacher.rows(sample, 40, 1)), 0
+    found = hand.work(rows, how, 0.0)
+    assert ([i for i, _ in found], {c.problem for _, c in found}) == ([r.index for r in rows], {STOPPED})
+    assert _Counted.generated == 0
+    found += hand.work(rows, how)
+    while len(found) < 80:
+        found += hand.work([], how)
+    assert sorted(i for i, c in found[40:] if not c.problem) == [r.index for r in rows]
 
 
 def test_a_run_cut_by_tokens_is_the_run_of_its_rows_and_goes_on_to_the_same_bytes(tmp_path: Path) -> None:

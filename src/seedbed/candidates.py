@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.errors import StoreError
-from seedbed.limits import Allowance
+from seedbed.limits import STOPPED, Allowance, ended_by
 from seedbed.paid import most, paid_now
 from seedbed.progress import bar
 from seedbed.store import Journal, indices_of, read_parts, write_part
@@ -117,8 +117,11 @@ def complete(
         cut, tokens = _Cutter(folder, teacher, done, part_rows), 0
         while True:
             started = allowance.started
-            for index, completion in session.complete(work.prompts(), sampling):
+            for index, completion in ended_by(session, allowance.deadline).complete(work.prompts(), sampling):
                 allowance.end(completion.tokens, work.held.pop(index), paid_now(completion))
+                if completion.problem == STOPPED:
+                    work.waiting.append(index)
+                    continue
                 journal.write({"index": index, "completion": vars(completion)})
                 work.answer(index, completion)
                 if cut.full_parts(work.finished) and journal.size > JOURNAL:

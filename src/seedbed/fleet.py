@@ -7,6 +7,7 @@ accepted once, whatever happens to a hand. Rows of a hand that died, alone or wi
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from seedbed.errors import EngineError, SeedbedError
+from seedbed.limits import NEVER, STOPPED, Deadline, ended_by
 from seedbed.types import Completion, Prompt, Row, Sampling, Session, Teacher
 
 A = TypeVar("A")
@@ -48,27 +50,33 @@ class _Worker:
         self.teacher, self.session = hire()
         self.waiting: deque[Row] = deque()
         self.stream: Iterator[tuple[int, Completion]] | None = None
+        self.deadline = NEVER
 
     def ready(self) -> dict[str, Any]:
         return dict(self.session.describe())
 
-    def work(self, rows: list[Row], sampling: Sampling) -> list[tuple[int, Completion]]:
-        """Takes rows on, and gives what was finished in a spell; the stream goes on at the next call."""
+    def work(self, rows: list[Row], sampling: Sampling, left_s: float = math.inf) -> list[tuple[int, Completion]]:
+        """Takes rows on, and gives what was finished in a spell; the stream goes on at the next call. left_s: seconds after which no row is
+        begun; those that were not have the problem STOPPED."""
         self.waiting.extend(rows)
+        self.deadline = Deadline(time.monotonic() + left_s)
         found, end = list[tuple[int, Completion]](), time.monotonic() + SPELL_S
         while len(found) < BATCH and time.monotonic() < end:
-            if self.stream is None and not self.waiting:
+            if self.stream is None and (not self.waiting or self.deadline.over()):
                 break
-            self.stream = self.stream or iter(self.session.complete(self._prompts(), sampling))
+            self.stream = self.stream or iter(ended_by(self.session, self.deadline).complete(self._prompts(), sampling))
             step = next(self.stream, None)
             if step is None:
                 self.stream = None
             else:
                 found.append(step)
+        if self.deadline.over():
+            found += [(row.index, Completion("", 0, False, STOPPED)) for row in self.waiting]
+            self.waiting.clear()
         return found
 
     def _prompts(self) -> Iterator[tuple[int, Prompt]]:
-        while self.waiting:
+        while self.waiting and not self.deadline.over():
             row = self.waiting.popleft()
             prompt = self.teacher.prompt(row)
             assert prompt is not None, "rows that are finished are not handed out"
@@ -96,7 +104,7 @@ class Fleet:
             import ray
         except ImportError as error:
             raise EngineError(f"--on {address} needs Ray: pip install 'seedbed[ray]'") from error
-        self.ray, self.teacher = ray, teacher
+        self.ray, self.teacher, self.deadline = ray, teacher, NEVER
         self.ours = not ray.is_initialized()
         if self.ours:
             os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster started here: hands do the run's work, not background work
@@ -118,6 +126,11 @@ class Fleet:
     def ask(self, row: Row) -> Row | None:
         """What stands for the row's next prompt: the row, until it is finished."""
         return row if not row.turns or self.teacher.prompt(row) is not None else None
+
+    def until(self, deadline: Deadline) -> Fleet:
+        """This fleet, whose hands begin no row when the deadline is over."""
+        self.deadline = deadline
+        return self
 
     def complete(self, rows: Iterable[tuple[int, Row]], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """Completions as they come, of each row once."""
@@ -164,7 +177,7 @@ class Fleet:
             hand.rows |= {row.index: row for row in batch}
         for hand in ready:
             while hand.rows and hand.calls < CALLS:
-                self.calls[hand.actor.work.remote(hand.fresh, sampling)] = hand
+                self.calls[hand.actor.work.remote(hand.fresh, sampling, self.deadline.left())] = hand
                 hand.fresh, hand.calls = [], hand.calls + 1
         return ended
 

@@ -27,8 +27,20 @@ class Deadline:
         now = self.clock()
         return Deadline(now + part * (self.at - now), self.clock)
 
+    def left(self) -> float:
+        """Seconds."""
+        return max(0.0, self.at - self.clock())
+
 
 NEVER = Deadline()
+STOPPED = "stopped at a limit"
+"""The problem of a completion that is not one: the deadline was over before its request was sent, or sent again. Its row is asked for later."""
+
+
+def ended_by(session: Any, deadline: Deadline) -> Any:
+    """The session, which at the deadline gives up what waits for a server: only such a session has an `until`."""
+    until = getattr(session, "until", None)
+    return until(deadline) if until else session
 
 
 @dataclass(frozen=True)

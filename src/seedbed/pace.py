@@ -10,6 +10,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from seedbed.limits import NEVER, Deadline
+
 START = 8
 """Requests at first. Their number doubles from round to round until the server is busy for the first time."""
 
@@ -30,12 +32,12 @@ class Pace:
             return math.inf
         return max(0.0, self.opens - self.clock())
 
-    def enter(self, stop: threading.Event) -> int | None:
-        """Waits for its turn. The ticket that `leave` wants back, or None when `stop` was set; whoever sets it calls `wake`."""
+    def enter(self, stop: threading.Event, deadline: Deadline = NEVER) -> int | None:
+        """Waits for its turn. The ticket that `leave` wants back, or None at the deadline or when `stop` was set; whoever sets it calls `wake`."""
         with self._changed:
-            while not stop.is_set() and (seconds := self.wait()) > 0:
+            while not (stop.is_set() or deadline.over()) and (seconds := min(self.wait(), deadline.left())) > 0:
                 self._changed.wait(None if seconds == math.inf else seconds)
-            if stop.is_set():
+            if stop.is_set() or deadline.over():
                 return None
             self.under_way += 1
             if self.under_way >= int(self.limit):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from seedbed.limits import NEVER, Deadline, ended_by
 from seedbed.paid import most
 from seedbed.types import Ask, Completion, ModelRef, Prompt, Sampling, Session
 
@@ -24,6 +25,11 @@ class Relay:
 
     own: Session
     others: dict[Ask, Session] = field(default_factory=dict, compare=False)
+    deadline: Deadline = field(default=NEVER, compare=False)
+
+    def until(self, deadline: Deadline) -> Relay:
+        """This session, each of whose engines gives up at the deadline what waits for a server."""
+        return replace(self, deadline=deadline)
 
     def describe(self) -> Mapping[str, Any]:
         """The facts of `own`, and of `others` where any was asked."""
@@ -53,7 +59,7 @@ class Relay:
 
         while True:
             ask = max(queues, key=lambda name: len(queues[name]))  # the first of equals: its own
-            yield from self._session(ask).complete(of(ask), sampling)
+            yield from ended_by(self._session(ask), self.deadline).complete(of(ask), sampling)
             if not any(queues.values()):
                 return
 

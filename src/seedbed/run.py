@@ -63,7 +63,7 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limi
     RunFailed when no row is kept, GateFailed when all is written and a gate of `gates` has not passed, and what the parts raise.
     """
     need_weights(recipe)
-    _need_price(recipe, limits)
+    _need_price(recipe, limits, on)
     store = Store(Path(out) / recipe.name)
     with store.held():
         claim(store, recipe, replace)
@@ -286,8 +286,10 @@ def _earlier(store: Store, name: str) -> dict[str, float]:
     return found
 
 
-def _need_price(recipe: Recipe, limits: Limits) -> None:
-    """Raises RecipeError where money is limited and nothing has a price: the limit would never hold."""
+def _need_price(recipe: Recipe, limits: Limits, on: str) -> None:
+    """Raises RecipeError where money is limited and nothing has a price, or rows are completed elsewhere: the limit would never hold."""
+    if limits.cost is not None and on != fleet.HERE:
+        raise RecipeError([f"--max-cost: money is counted where rows are completed, and with on = {on!r} that is elsewhere. Leave one of both out."])
     parts = [part.settings for top in (recipe.engine, recipe.generator, *recipe.annotators) for part in top.all()]
     if limits.cost is not None and not any(getattr(p, "price_in", 0) or getattr(p, "price_out", 0) for p in parts):
         raise RecipeError(

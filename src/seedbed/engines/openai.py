@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from seedbed.errors import EngineError
+from seedbed.limits import NEVER, STOPPED, Deadline
 from seedbed.pace import Pace, retry_after
 from seedbed.paid import Paid, key_of, paid, place
 from seedbed.store import file_hash
@@ -122,6 +123,11 @@ class OpenaiSession:
     embeds: Embeds | None = field(default=None, repr=False, compare=False)
     soft: tuple[str, ...] = ()
     parity: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    deadline: Deadline = field(default=NEVER, repr=False, compare=False)
+
+    def until(self, deadline: Deadline) -> OpenaiSession:
+        """This session, which sends nothing once the deadline is over: what was not answered then has the problem STOPPED."""
+        return replace(self, deadline=deadline)
 
     def with_soft(self, model: ModelRef) -> OpenaiSession:
         """Able to send the fitted prompt; its vectors are made here, by the model's own token vectors, and so is what they must lead to."""
@@ -168,6 +174,9 @@ class OpenaiSession:
                         return
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                         answer = (under_way.pop(future), future.result())
+                        if answer[1].problem == STOPPED:
+                            yield answer
+                            continue
                         held.append(answer)
                         if answer[1].problem and len(held) < GIVE_UP:
                             continue
@@ -215,12 +224,13 @@ class OpenaiSession:
         import openai
 
         kind = self.client.completions if self.settings.mode == "text" else self.client.chat.completions
-        lost, problem = 0.0, "stopped"
+        lost, problem = 0.0, STOPPED
         for attempt in range(self.settings.retries + 1):
             rest = 0.5 + random.Random(seed_for(prompt.seed, "retry", attempt)).random() / 2
             delay, told, busy = min(LONGEST_WAIT_S, self.settings.backoff_s * 2**attempt * rest), 0.0, False
-            ticket = self.pace.enter(stop)
+            ticket = self.pace.enter(stop, self.deadline)
             if ticket is None:
+                problem = STOPPED
                 break
             try:
                 answer, read = _read(kind.create(**asked), prompt, asked)
@@ -239,7 +249,7 @@ class OpenaiSession:
                 lost += most
             finally:
                 self.pace.leave(ticket, busy, told if told <= LONGEST_WAIT_S else 0.0)
-            if told > LONGEST_WAIT_S or attempt == self.settings.retries or stop.wait(max(delay, told)):
+            if told > LONGEST_WAIT_S or attempt == self.settings.retries or stop.wait(min(max(delay, told), self.deadline.left())):
                 break
         return Completion("", 0, False, problem, cost=lost)
 
