@@ -157,6 +157,15 @@ def test_init_guesses_and_its_recipe_is_good(tmp_path: Path, header: str, rows: 
     assert recipe.load(tmp_path / "mine.toml").name == "mine"
 
 
+def test_init_takes_any_name_and_columns_that_the_first_row_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "né\U0001f600 \x7f.jsonl"
+    rows = [{"id": 0}, *({"id": i, "m\U0001f600": f"text {i}", "quéue": "ab"[i % 2]} for i in range(1, 9))]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = tomllib.loads(recipe_for(file))
+    assert made["task"] == {"kind": "classification", "inputs": ["m\U0001f600"], "target": "quéue"}
+    assert made["sample"]["path"] == str(file)
+
+
 def test_init_names_what_does_not_fit(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("message,queue\na,b\nc,d\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def test_annotations_that_nobody_writes_or_can_write_are_named() -> None:
 
 
 def test_set_reaches_every_section() -> None:
-    sets = ["generator.tokens=32", "filter.1.threshold=0.5", "name=other", "task.given=[]", "student.features=tfidf", "sample.rows=40"]
+    sets = ["generator.tokens=32", "filter.2.threshold=0.5", "name=other", "task.given=[]", "student.features=tfidf", "sample.rows=40"]
     found = recipe.build(GOOD, ROOT, sets)
     assert found.generator.settings.tokens == 32
     assert found.filters[1].settings.threshold == 0.5
@@ -111,7 +112,19 @@ def test_a_set_that_is_no_toml_is_a_plain_word() -> None:
             recipe.build(GOOD, ROOT, [f"seed={word}"])
 
 
-@pytest.mark.parametrize("text", ["generator", "filter.9.kind=x", "filter.kind=x"])
+def test_a_recipe_writes_down_signs_and_numbers_as_toml_has_them() -> None:
+    parts = {"generator": {"kind": "hard", "template": "attributes", "attributes": {"a \U0001f600": ["x\x7f", "\U0001f600"]}}}
+    parts["student"] = {"kind": "causal", "lr": math.inf}
+    made = recipe.build(GOOD | parts, ROOT)
+    assert recipe.build(tomllib.loads(made.to_toml()), ROOT) == made
+
+
+def test_a_set_counts_as_messages_do() -> None:
+    with pytest.raises(RecipeError, match=r"\[filter 2\] threshold"):
+        recipe.build(GOOD, ROOT, ["filter.2.threshold=2"])
+
+
+@pytest.mark.parametrize("text", ["generator", "filter.9.kind=x", "filter.0.kind=x", "filter.kind=x", "filter.².kind=x"])
 def test_a_set_that_cannot_be_applied_is_named(text: str) -> None:
     with pytest.raises(RecipeError, match="--set"):
         recipe.build(GOOD, ROOT, [text])
@@ -186,18 +199,18 @@ def test_a_part_may_hold_an_engine_of_its_own() -> None:
     assert 'engine = {kind = "toy", order = 3, smooth = 0.01}' in made.to_toml()
     again = recipe.build(tomllib.loads(made.to_toml()), ROOT)
     assert again == made and again.to_toml() == made.to_toml()
-    other = recipe.build(GOOD | ASKS, ROOT, ["annotator.0.engine.order=5"])
+    other = recipe.build(GOOD | ASKS, ROOT, ["annotator.1.engine.order=5"])
     assert other.annotators[0].facts() != made.annotators[0].facts()
     assert "engine:toy" in made.annotators[0].facts()[1]["engine"]["identity"]
 
 
 def test_a_wrong_engine_of_a_part_is_named_with_its_place() -> None:
     with pytest.raises(RecipeError) as wrong:
-        recipe.build(GOOD | ASKS, ROOT, ["annotator.0.engine.order=0"])
+        recipe.build(GOOD | ASKS, ROOT, ["annotator.1.engine.order=0"])
     assert wrong.value.problems == ("[annotator 1] engine order = 0: Input should be greater than or equal to 1.",)
     for value, words in (('"openai"', "[annotator 1] engine must be a section with kind"), ('{kind="opnai"}', "Did you mean 'openai'?")):
         with pytest.raises(RecipeError) as wrong:
-            recipe.build(GOOD | ASKS, ROOT, [f"annotator.0.engine={value}"])
+            recipe.build(GOOD | ASKS, ROOT, [f"annotator.1.engine={value}"])
         assert words in wrong.value.problems[0]
 
 
@@ -208,7 +221,7 @@ def test_only_the_engine_that_is_asked_has_to_take_the_prompts(tmp_path: Path) -
     (tmp_path / "deaf.py").write_text(engine)
     raw = GOOD | ASKS | {"sample": {"path": str(ROOT / "examples/helpdesk.csv")}}
     with pytest.raises(RecipeError, match=r"\[annotator 1\] kind = 'prompted' needs an engine that takes text prompts; \[annotator 1\] engine kind"):
-        recipe.build(raw, tmp_path, ["annotator.0.engine={kind='deaf.py:Deaf'}"])
+        recipe.build(raw, tmp_path, ["annotator.1.engine={kind='deaf.py:Deaf'}"])
     with pytest.raises(RecipeError) as wrong:
         recipe.build(raw, tmp_path, ["engine={kind='deaf.py:Deaf'}"])
     assert len(wrong.value.problems) == 1 and wrong.value.problems[0].startswith("[generator]")

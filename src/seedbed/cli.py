@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ app = typer.Typer(
 )
 
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe (TOML).")]
-Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. generator.tokens=32.")]
+Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. generator.tokens=32; filter.1 is the first.")]
 Format = Literal["jsonl", "messages", "alpaca", "peft"]
 AsJson = Annotated[bool, typer.Option("--json", help="Last line of output: one JSON object.")]
 
@@ -160,7 +161,7 @@ def run(
         raise typer.BadParameter("money is counted where rows are completed: leave --on or --max-cost out.", param_hint="--max-cost")
     part = _shard(shard)
     loaded = _load(recipe, sets)
-    with _interruptible("seedbed " + " ".join(sys.argv[1:])):
+    with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
         if part:
             from seedbed.shards import make_shard
 
@@ -194,7 +195,7 @@ def compare(
     if hours is not None and not hours > 0:
         raise typer.BadParameter(f"must be above 0. Got {hours}.", param_hint="--hours")
     loaded = recipes.load(recipe, sets, generator.split(",") if generator else [])
-    with _interruptible("seedbed " + " ".join(sys.argv[1:])):
+    with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
         found = carry_out(loaded, mode.split(",") if mode else [], seeds, out, hours, lambda line: print(line, file=sys.stderr, flush=True))
     print(table(found.rows))
     print(f"Table {found.folder / 'compare.md'}" + (f"\nUnfinished: {found.unfinished}" if found.unfinished else ""))
@@ -215,7 +216,7 @@ def evaluate(
     """Measure rows that any tool made against real ones: scores, report and card; nothing is generated."""
     from seedbed.evaluate import evaluate as carry_out
 
-    with _interruptible("seedbed " + " ".join(sys.argv[1:])):
+    with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
         done, gate = _with_gate(lambda: carry_out(data, real, recipe, out, sets=sets, replace=replace))
     print(f"Read {done.data['columns']}.")
     _tell(done, {"Report": "report.html", "Card": "card.md"}, as_json, gate)

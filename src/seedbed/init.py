@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, get_args
 
 from seedbed.errors import DataError, RecipeError, did_you_mean
 from seedbed.layouts import CHATS, chats
+from seedbed.parts import toml_lines, toml_string
 from seedbed.readers import Table, read
 from seedbed.task import Kind, Task
 
@@ -90,10 +90,10 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
     # A word of English is about 1.6 tokens of the shipped model; the 95th percentile of a column, times the columns, and room for names.
     tokens = int(1.6 * words[int(0.95 * (len(words) - 1))] * len(task.columns)) + 16
     max_tokens = min(400, max(48, tokens // 16 * 16 + 16))
-    lines = [f"kind = {json.dumps(task.kind)}", f"inputs = {json.dumps(task.inputs)}"] + ([f"target = {json.dumps(task.target)}"] * bool(task.target))
-    name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-") or "run"
+    lines = toml_lines({"kind": task.kind, "inputs": task.inputs} | ({"target": task.target} if task.target else {}))
+    name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-")[:80] or "run"
     return RECIPE.format(
-        file=f"{file.stem}.toml", name=json.dumps(name), path=json.dumps(str(file)), task="\n".join(lines),
+        file=f"{name}.toml", name=toml_string(name), path=toml_string(str(file)), task="\n".join(lines),
         annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
         max_tokens=max_tokens, cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
@@ -102,7 +102,7 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
 def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = None, target: str | None = None) -> Task:
     """The task of a labelled table; what is given is not guessed. Raises as `recipe_for`."""
     file, rows = table.source, table.rows
-    columns = list(rows[0])
+    columns = list(table.columns)
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
         raise DataError(f"{file}: the header {columns[0]!r} holds no comma: is the file separated by another sign? Save it with commas.")
     problems = [f"--{o} {c!r}: {Path(file).name} has no such column. Allowed: {', '.join(columns)}.{did_you_mean(c, columns)}"

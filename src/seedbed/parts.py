@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -53,16 +54,25 @@ def toml_lines(values: Mapping[str, Any]) -> list[str]:
 
 
 def _toml(value: Any) -> str:
-    """Strings, numbers, truth values and lists of them are written alike in JSON and TOML; a mapping and a nested part are inline tables."""
+    """Truth values and most strings and numbers are written alike in JSON and TOML; a mapping and a nested part are inline tables."""
     if isinstance(value, Component):
         return _toml(_written(value))
     if isinstance(value, Mapping):
         return "{" + ", ".join(toml_lines(value)) + "}"
-    return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return toml_string(value) if isinstance(value, str) else json.dumps(value)
+
+
+def toml_string(text: str) -> str:
+    """Not JSON's pairs of surrogates, which TOML has not, and no control sign as it is."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_string(name)
 
 
 def _written(component: Component) -> dict[str, Any]:

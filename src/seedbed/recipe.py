@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from seedbed.catalog import find, identity
 from seedbed.data import SampleSpec
 from seedbed.errors import ComponentError, RecipeError, did_you_mean
-from seedbed.parts import Component, component_lines, given_only, toml_lines
+from seedbed.parts import Component, component_lines, given_only, toml_lines, toml_string
 from seedbed.specs import Annotate, Evaluate, GainSpec, Generate, ModelSpec, Where
 from seedbed.store import file_hash
 from seedbed.task import Task
@@ -65,7 +65,7 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The resolved recipe: every setting that holds, defaults included."""
-        lines = [f"name = {json.dumps(self.name)}", f"seed = {self.seed}", f"sensitive = {json.dumps(self.sensitive)}"]
+        lines = [f"name = {toml_string(self.name)}", f"seed = {self.seed}", f"sensitive = {json.dumps(self.sensitive)}"]
         lists = {"annotator": self.annotators, "filter": self.filters, "metric": self.metrics}
         lines += [f"{section} = []" for section, components in lists.items() if DEFAULTS[section] and not components]  # none, and not the usual ones
         plain = {
@@ -109,8 +109,8 @@ ARM = ("model", "engine", "generator", "generate", "annotate", "annotator", "fil
 
 
 def load(path: Path | str, sets: Sequence[str] = (), generators: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe; sets: `section.key=value` overrides; generators: kinds that become arms beside those of the recipe, with their defaults or
-    the recipe's own settings. Raises RecipeError with every problem."""
+    """Reads a recipe. sets: `section.key=value` overrides, of lists counted from 1. generators: kinds that become arms beside those of the
+    recipe, with their defaults or the recipe's own settings. Raises RecipeError with every problem."""
     raw = read(path)
     own = raw.get("generator", DEFAULTS["generator"])
     for kind in generators:
@@ -229,15 +229,15 @@ def _apply(values: dict[str, Any], text: str) -> str:
         if isinstance(place, dict) and step not in place and depth == 0 and step in DEFAULTS:
             place[step] = json.loads(json.dumps(DEFAULTS[step]))
         if isinstance(place, list):
-            if not step.isdigit() or int(step) >= len(place):
-                return f"--set {text!r}: {'.'.join(path[:depth])} is a list of {len(place)}; give a number from 0."
-            place = place[int(step)]
+            if not re.fullmatch(r"[0-9]{1,9}", step) or not 1 <= int(step) <= len(place):
+                return f"--set {text!r}: {'.'.join(path[:depth])} is a list of {len(place)}; give a number from 1 on, as messages do. Got {step!r}."
+            place = place[int(step) - 1]
         elif isinstance(place, dict):
             place = place.setdefault(step, {})
         else:
             return f"--set {text!r}: {'.'.join(path[:depth])} is no section."
     if not isinstance(place, dict):
-        return f"--set {text!r}: {'.'.join(path)} is no section; for lists give a number, for example filter.0.kind=dedup."
+        return f"--set {text!r}: {'.'.join(path)} is no section; for lists give a number, for example filter.1.kind=dedup."
     place[last] = value
     return ""
 
