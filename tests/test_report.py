@@ -409,12 +409,13 @@ def test_labels_are_counted_as_they_were_generated_and_kept() -> None:
 
 
 def test_filters_stand_in_the_order_of_the_recipe() -> None:
-    recipe = RECIPE.replace("[[filter]]", '[[filter]]\nkind = "x.py:Polite"\n[[filter]]')
+    recipe = RECIPE.replace("[[filter]]", '[[filter]]\nkind = "x.py:Polite"\n[[filter]]\nkind = "dedup"\n[[filter]]', 1)
     extra = [{"id": f"c{i}", "text": "", "filter": "overlap", "reason": r, "label": None} for i, r in enumerate(["copy of fit", *["near copy"] * 12])]
     rows = filters_of_page(facts(recipe_toml=recipe, dropped=[*extra, *facts().dropped]))
     assert [(r["filter"], r["reason"], r["rows"]) for r in rows] == [
         ("candidates", "", 40),
         ("x.py:Polite", "too polite", 10),
+        ("dedup", "", 0),
         ("overlap", "near copy", 12),
         ("overlap", "copy of fit", 1),
         ("kept", "", 30),

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def test_a_run_leaves_the_files_of_the_contract(toy_run: Path) -> None:
     assert {"metric", "arms", "difference", "smallest_detectable", "curve", "note"} <= scores["gain"].keys()
     counts = scores["counts"]
     assert counts["candidates"] == counts["kept"] + sum(counts["dropped"].values()) == 120
+    filters = {f["kind"] for f in tomllib.loads((toy_run / "recipe.toml").read_text())["filter"]}
+    assert {name.partition(":")[0] for name in counts["dropped"]} == filters, "one that dropped nothing stands with 0"
 
 
 def test_the_dataset_opens_and_is_synthetic_only(toy_run: Path, tmp_path: Path) -> None:

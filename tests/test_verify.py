@@ -70,6 +70,12 @@ def forge_row(folder: Path) -> None:
     pq.write_table(rows.set_column(rows.column_names.index("message"), "message", pa.array(texts)), file)
 
 
+def forge_real(folder: Path) -> None:
+    (file,) = (folder / "dataset/data").glob("*.parquet")
+    rows = pq.read_table(file)
+    pq.write_table(rows.set_column(rows.column_names.index("synthetic"), "synthetic", pa.array([False] * len(rows))), file)
+
+
 def forge_kept(folder: Path) -> None:
     path = next(folder.glob("kept-*/kept.jsonl"))
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -104,6 +110,7 @@ def forge_gate(folder: Path) -> None:
     ("forge", "check", "named"),
     [
         (forge_row, "dataset", "row 4 of the dataset"),
+        (forge_real, "dataset", "holds a row that no run wrote"),
         (forge_kept, "origin", "no candidate has this id and text"),
         (forge_source, "origin", "'nobody' is no row of the sample"),
         (lose_a_drop, "counts", "counts.candidates"),
@@ -134,6 +141,19 @@ def test_files_that_are_missing_or_new_are_named(made: tuple[Path, Path], tmp_pa
     (folder / "manifest.json").unlink()
     with pytest.raises(StoreError, match="no finished run"):
         verify(folder)
+
+
+def test_a_strangers_folder_runs_no_code_and_leads_nowhere_else(made: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(made[0], folder)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: ...\n")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(recipe.read_text() + f"\n[[filter]]\nkind = {json.dumps(str(folder / 'evil.py') + ':Evil')}\n")
+    assert "files" in failures(folder) and not (tmp_path / "ran").exists()
+    for steps in ({"kept": "../../.."}, {"kept": "/"}, ["kept"]):
+        rewrite(folder / "manifest.json", lambda m, steps=steps: m | {"steps": steps})  # type: ignore[misc]
+        with pytest.raises(StoreError, match="its steps are no names of folders"):
+            verify(folder)
 
 
 def test_other_real_rows_are_seen_by_the_names_of_the_steps(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def dataset_rows(run: Path) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [row for file in files for row in pq.read_table(file).to_pylist()]
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{run / 'dataset'} is damaged: {error}. Run the recipe again: finished steps are kept.") from error
-    assert all(row["synthetic"] for row in rows), "a dataset holds synthetic rows only"
+    if not all(row.get("synthetic") is True and isinstance(row.get("provenance"), dict) for row in rows):
+        raise StoreError(f"{run / 'dataset'} holds a row that no run wrote: not synthetic, or without provenance. Take its file out.")
     return rows
 
 

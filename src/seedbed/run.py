@@ -31,6 +31,7 @@ from seedbed.report.closeup import closeup
 from seedbed.report.facts import Facts
 from seedbed.report.page import page as render
 from seedbed.report.verdict import verdict
+from seedbed.sifting import tally
 from seedbed.store import Journal, Mapped, Store, file_hash, write_json, write_text
 from seedbed.types import Candidate, Example, Measure, Sample, seed_for
 from seedbed.volume import grow_until_flat
@@ -163,7 +164,7 @@ def _no_row(store: Store, grown: Grown, counts: Mapping[str, Any]) -> str:
             f"no row was finished{said(grown.cut)}. Give a higher limit; a row starts only when all of its generate.max_tokens = "
             f"{grown.recipe.generate.max_tokens} are left, and the money that it can cost."
         )
-    reasons = ", ".join(f"{k} {n}" for k, n in counts["dropped"].items())
+    reasons = ", ".join(f"{k} {n}" for k, n in counts["dropped"].items() if n)
     return (
         f"no row was kept of {counts['candidates']} candidates ({reasons}){said(grown.cut)}. Read some: seedbed show {store.root} dropped. "
         "Texts of the wrong form want a longer fit (generator.epochs of a soft prompt), room for a whole row in generate.max_tokens, or a stronger "
@@ -233,12 +234,16 @@ def measured(component: Component, sample: Sample, rows: Sequence[Example], seed
 
 def _counts(grown: Grown, sample: Sample) -> dict[str, Any]:
     """annotated: of the kept ones, real inputs that got a target; only with [annotate]. quota_not_met: label -> rows missing; only with a quota."""
-    by_reason = Counter(f"{d['filter']}:{d['reason']}" for d in grown.dropped)
     places = [grown.fitted / name for name in ("prompt.json", "finetune.json")] if grown.fitted else []
     too_long = [json.loads(place.read_text())["too_long"] for place in places if place.exists()]
     failed = {f"{split} rows longer than the context": n for counted in too_long for split, n in counted.items() if n}
     all_rows = len(grown.kept) + len(grown.dropped)
-    found = {"candidates": all_rows, "kept": len(grown.kept), "dropped": dict(sorted(by_reason.items())), "failed": failed}
+    found = {
+        "candidates": all_rows,
+        "kept": len(grown.kept),
+        "dropped": tally((f.kind for f in grown.recipe.filters), grown.dropped),
+        "failed": failed,
+    }
     found |= {"annotated": sum(c.annotated for c in grown.kept)} if grown.recipe.annotate else {}
     quotas = [f.settings.short(grown.kept, sample) for f in grown.recipe.filters if f.kind == "quota"]
     return found | ({"quota_not_met": quotas[-1]} if quotas else {})

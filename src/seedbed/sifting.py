@@ -7,6 +7,7 @@ their number.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby, islice
@@ -58,6 +59,13 @@ def sift(out: Path, candidates: Iterable[Candidate], recipe: Recipe, sample: Sam
         (scratch / name).replace(out / name)
     shutil.rmtree(scratch)
     write_hashes(out, SIFTED)
+
+
+def tally(kinds: Iterable[str], dropped: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """`filter:reason` -> rows, by name; of a filter that dropped none its kind alone, with 0. kinds: of the recipe's filters."""
+    found = Counter(f"{d['filter']}:{d['reason']}" for d in dropped)
+    idle = {kind: 0 for kind in kinds if not any(name.startswith(f"{kind}:") for name in found)}
+    return dict(sorted({**found, **idle}.items()))
 
 
 def write_sifted(out: Path, kept: Iterable[Candidate], dropped: Iterable[Mapping[str, Any]]) -> None:

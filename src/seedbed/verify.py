@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -24,7 +24,8 @@ from seedbed.gates import gates
 from seedbed.grow import step_names
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured, sealed
-from seedbed.sifting import SIFTED, sift
+from seedbed.sifting import SIFTED, sift, tally
+from seedbed.specs import Generate
 from seedbed.store import read_json, read_lines
 from seedbed.types import Candidate, Sample, seed_for
 
@@ -47,7 +48,8 @@ def verify(folder: Path, recipe: Path | None = None) -> list[Check]:
     """Checks files against the manifest, the dataset against the kept rows, these against the candidates, counts and gates against what is there.
 
     recipe: the file that the run was made by. With it the real rows are read again (their files are found from its folder), and steps' names,
-    the filters' verdicts and the numbers of RECOMPUTED are worked out anew. Raises StoreError where there is no finished run.
+    the filters' verdicts and the numbers of RECOMPUTED are worked out anew; only then does code run that the run's recipe names (plug-ins).
+    Raises StoreError where there is no finished run.
     """
     there = _Run(folder)
     checks: list[tuple[str, Callable[[], str | None]]] = [
@@ -78,6 +80,9 @@ class _Run:
         if not (root / "manifest.json").is_file():
             raise StoreError(f"{root} holds no finished run: it has no manifest.json. Give the folder of one, for example runs/helpdesk.")
         self.root, self.manifest = root, read_json(root / "manifest.json")
+        steps = self.manifest.get("steps", {}) if isinstance(self.manifest, dict) else None
+        if not isinstance(steps, dict) or not all(re.fullmatch(r"\w[\w.-]*", str(name)) for name in steps.values()):
+            raise StoreError(f"{root / 'manifest.json'} is damaged: its steps are no names of folders in the run. Got {steps!r:.80}.")
 
     def step(self, name: str) -> Path | None:
         path = self.root / str(self.manifest.get("steps", {}).get(name))
@@ -88,14 +93,17 @@ class _Run:
         return [Candidate(**row) for row in read_lines(self._sifted() / "kept.jsonl")]
 
     @cached_property
-    def recipe(self) -> Recipe:
-        return self._recipe(Path())
-
-    def _recipe(self, base: Path) -> Recipe:
+    def raw(self) -> dict[str, Any]:
+        """The run's recipe as it is written. Not built: that runs the code of the plug-ins that it names, and the folder may be a stranger's."""
         try:
-            return recipes.build(tomllib.loads((self.root / "recipe.toml").read_text(encoding="utf-8")), base)
+            return tomllib.loads((self.root / "recipe.toml").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise StoreError(f"{self.root / 'recipe.toml'} is missing or damaged: {error}.") from error
+
+    @property
+    def most(self) -> int:
+        """Candidates that the recipe asks for at most."""
+        return Generate.model_validate(self.raw["generate"]).count
 
     def _sifted(self) -> Path:
         found = self.step("kept")
@@ -147,7 +155,7 @@ class _Run:
         return None
 
     def _made(self) -> Iterator[Candidate]:
-        for name, count in (("candidates", self.recipe.generate.count), ("answers", 10**9)):
+        for name, count in (("candidates", self.most), ("answers", 10**9)):
             if folder := self.step(name):
                 yield from read_candidates(folder, count)
 
@@ -155,7 +163,8 @@ class _Run:
         """The first count that is not what a recount gives."""
         scores, dropped = read_json(self.root / "scores.json"), read_lines(self._sifted() / "dropped.jsonl")
         counted = scores["counts"]
-        reasons = dict(sorted(Counter(f"{d['filter']}:{d['reason']}" for d in dropped).items()))
+        kinds = [] if "data" in self.manifest else [f["kind"] for f in self.raw["filter"]]
+        reasons = tally(kinds, dropped)
         again = {"kept": len(self.kept), "candidates": len(self.kept) + len(dropped), "dropped": reasons}
         for name, value in again.items():
             if counted[name] != value:
@@ -169,7 +178,7 @@ class _Run:
     def gates(self) -> str | None:
         """Gates that do not follow from the measures."""
         scores = read_json(self.root / "scores.json")
-        again = gates(scores["measures"], self.recipe.sensitive)
+        again = gates(scores["measures"], self.raw["sensitive"])
         return None if scores.get("gates", []) == again else f"scores.json: gates do not follow from the measures, which give {again}"
 
     def _sample(self, path: Path | None) -> tuple[Recipe, Sample]:
@@ -177,9 +186,9 @@ class _Run:
             raise _NotChecked("needs the real rows: give --recipe, the file that the run was made by")
         if "data" in self.manifest:
             raise _NotChecked("rows that were not made here: evaluate them again")
-        if self.recipe.generate.auto or "cut" in self.manifest:
+        if self.raw["generate"].get("auto") or "cut" in self.manifest:
             raise _NotChecked("the run ended at a limit or by itself, so that its recipe does not say how many rows it has")
-        found = self._recipe(path.resolve().parent)
+        found = recipes.build(self.raw, path.resolve().parent)
         return found, load_sample(found.sample, found.task, found.seed, found.base)
 
     def names(self, path: Path | None) -> str | None:
@@ -193,7 +202,7 @@ class _Run:
     def verdicts(self, path: Path | None) -> str | None:
         """The first row that the filters judge otherwise."""
         recipe, sample = self._sample(path)
-        made = [*self._annotated("candidates", "annotations"), *self._asked(recipe, sample)]
+        made = [*self._generated(recipe), *self._asked(recipe, sample)]
         with tempfile.TemporaryDirectory() as name:
             try:
                 sift(Path(name), made, recipe, sample)
@@ -207,11 +216,12 @@ class _Run:
                     return f"{part} has {len(again)} rows, the filters give {len(read_lines(Path(name) / part))}"
         return None
 
-    def _annotated(self, step: str, said: str) -> list[Candidate]:
-        made = list(read_candidates(folder, self.recipe.generate.count)) if (folder := self.step(step)) else []
-        if not made or not (place := self.step(said)):
+    def _generated(self, recipe: Recipe) -> list[Candidate]:
+        """The generated rows with what annotators said of them, as `grow` has them."""
+        made = list(read_candidates(folder, self.most)) if (folder := self.step("candidates")) else []
+        if not made or not (place := self.step("annotations")):
             return made
-        return list(labelled(self.recipe.task, annotated(place, made), str(self.recipe.label_by), self.recipe.generate.relabel))
+        return list(labelled(recipe.task, annotated(place, made), str(recipe.label_by), recipe.generate.relabel))
 
     def _asked(self, recipe: Recipe, sample: Sample) -> list[Candidate]:
         """The pool's rows with their targets, as `grow` has them."""

@@ -156,7 +156,8 @@ def _filters(facts: Facts) -> list[dict[str, Any]]:
     order = [f["kind"] for f in tomllib.loads(facts.recipe_toml).get("filter", [])]
     place = {kind: i for i, kind in reversed(list(enumerate(order)))}
     dropped = Counter((row["filter"], row["reason"]) for row in facts.dropped)
-    reasons = sorted(dropped.items(), key=lambda entry: (place.get(entry[0][0], len(order)), -entry[1], entry[0]))
+    idle = {(kind, ""): 0 for kind in order if not facts.data and kind not in {name for name, _ in dropped}}
+    reasons = sorted({**dropped, **idle}.items(), key=lambda entry: (place.get(entry[0][0], len(order)), -entry[1], entry[0]))
     rows = [("candidates", "", counted["candidates"], "all"), *((kind, reason, n, "made") for (kind, reason), n in reasons)]
     total = max(1, counted["candidates"])
     return [
