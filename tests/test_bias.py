@@ -60,6 +60,18 @@ def test_a_text_names_a_group_by_whole_words_in_any_case() -> None:
     assert Groups({}, "label").of(TASK, {"text": "she", "label": "nurse"}) == "nurse"
 
 
+def test_a_letter_that_is_another_one_in_some_case_is_found_and_swapped() -> None:
+    groups = Groups(WORDS)
+    for text, swapped in (("\u017fhe left", "he left"), ("H\u0131s hat", "Her hat")):
+        fields = {"text": text, "label": "nurse"}
+        assert groups.of(TASK, fields) in WORDS and groups.swaps(fields, ["text"]) == [fields | {"text": swapped}]
+
+
+def test_an_odds_ratio_of_no_fit_row_is_none() -> None:
+    found = amplification("women", [["women", "men"] * 15, ["women", "men"] * 15, [NONE] * 9])
+    assert found.value is not None and found.real is None
+
+
 def test_a_swap_changes_the_groups_words_alone_and_back_again() -> None:
     groups = Groups(WORDS)
     fields = {"text": "She put HER hat on a woman, sheer luck", "label": "nurse"}

@@ -105,11 +105,21 @@ def test_a_recipe_says_task_metrics_and_reading_but_not_what_would_be_made(desk:
     assert 'path = "bad.jsonl"' in (found.folder / "recipe.toml").read_text()
 
 
+def test_a_task_is_guessed_from_the_recipes_sample(desk: Path) -> None:
+    (desk / "bare.toml").write_text('metric = []\n[sample]\npath = "real.csv"\n')
+    found = evaluate(str(desk / "bad.jsonl"), None, desk / "bare.toml", desk / "bare", sets=QUICK)
+    assert 'target = "queue"' in (found.folder / "recipe.toml").read_text()
+
+
 def test_what_cannot_be_evaluated_is_said(desk: Path) -> None:
     with pytest.raises(RunFailed, match=r"none of its 1 rows can be read as the task's.*\n.*none\.jsonl, line 1, column 'queue': unknown label 'x'"):
         evaluate(str(desk / "none.jsonl"), str(desk / "real.csv"), out=desk / "runs", sets=QUICK)
     with pytest.raises(RecipeError, match="give the real rows"):
         evaluate(str(desk / "bad.jsonl"), None, out=desk / "runs")
+    for section in ("sample", "evaluate"):
+        (desk / "odd.toml").write_text(f"{section} = 3\n")
+        with pytest.raises(RecipeError, match=rf"\[{section}\] must be a section"):
+            evaluate(str(desk / "bad.jsonl"), str(desk / "real.csv"), desk / "odd.toml", desk / "runs")
     with pytest.raises(DataError, match="no such file"):
         evaluate("owner/name", str(desk / "real.csv"), out=desk / "runs", sets=QUICK)
 

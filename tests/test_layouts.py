@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fuzzing import soon
 
 from seedbed.errors import DataError
 from seedbed.export import _alpaca, _chat
-from seedbed.layouts import chats, reading, unfold
+from seedbed.layouts import _sections, chats, reading, unfold
 from seedbed.readers import Table
 from seedbed.task import Task
 
@@ -119,3 +120,11 @@ def test_a_row_that_is_no_chat_is_refused_with_its_place(value: Any, message: st
 def test_a_table_without_chats_stays_as_it_is() -> None:
     for rows in ([{"messages": "a text"}], [{"a": 1}], [{"messages": [{"role": "user", "content": "x"}], "prompt": "mine"}]):
         assert chats(table(rows)) == unfold(table(rows)) == table(rows)
+
+
+def test_a_text_of_many_heads_and_no_last_one_is_refused_soon() -> None:
+    task = Task("qa", ("passage", "question", "answer"), "label")
+    with soon():
+        assert _sections(task, "Passage: a" + "\nQuestion: b" * 40_000) == {}
+    assert _sections(task, "Passage: a\nb\nQuestion: c\nAnswer:  d") == {"passage": "a\nb", "question": "c", "answer": " d"}
+    assert _sections(task, "x\nPassage: a\nQuestion: c\nAnswer: d") == {}

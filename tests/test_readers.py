@@ -107,6 +107,7 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     ("quote.csv", 'message,queue\na,it\n"b,it\nc,it\n', r"quote\.csv, line 3: .* a quote is never closed"),
     ("quote2.csv", 'message,queue\n"a"b,it\n', r"quote2\.csv, line 2: .*broken quoting"),
     ("bytes.csv", b"message,queue\nok,it\na\xffb,it\n", r"bytes\.csv, line 3: not UTF-8 at byte 21, counted from 0 \(0xff\)"),
+    ("mac.csv", b"message,queue\ra,it\r", r"mac\.csv, line 1: holds a carriage return that ends no line\. Save the file with line ends LF"),
     ("bom.csv", b"\xef\xbb\xbfm\xff\n", r"bom\.csv, line 1: not UTF-8 at byte 4"),
     ("bytes.jsonl.gz", GOOD.encode() + b'"\xe9"\n', rf"bytes\.jsonl\.gz, line 2: not UTF-8 at byte {len(GOOD) + 1}"),
     ("broken.jsonl", GOOD + '{"message": "a", }\n', r"broken\.jsonl, line 2: broken JSON, .* at character 18"),
@@ -140,6 +141,9 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     put(tmp_path / "tickets.csv", CSV)
     with pytest.raises(DataError, match=r"ticket\.csv: no such file\. Did you mean 'tickets\.csv'\?"):
         read(tmp_path / "ticket.csv")
+    (tmp_path / "gone.csv").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"gone\.csv: no such file\. Correct the path"):
+        read(tmp_path / "gone.csv")
     with pytest.raises(DataError, match="There is no folder"):
         read(tmp_path / "no" / "tickets.csv")
     (tmp_path / "none").mkdir()

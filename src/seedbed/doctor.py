@@ -48,6 +48,8 @@ def _tried(name: str, check: Callable[[], Iterator[Check]]) -> list[Check]:
         return list(check())
     except SeedbedError as error:
         return [Check(name, "bad", type(error).__name__, str(error))]
+    except OSError as error:
+        return [Check(name, "bad", f"{error.filename or name}: {error.strerror or error}", "Check the path, its permissions and the disk.")]
     except Exception as error:  # a broken installation raises anything
         return [Check(name, "bad", f"{type(error).__name__}: {error}", "Install seedbed and what it needs again, in an environment of its own.")]
 

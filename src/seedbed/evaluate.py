@@ -71,6 +71,8 @@ def _recipe(data: str, real: str | None, path: Path | None, sets: Sequence[str])
     base = path.resolve().parent if path else Path.cwd()
     raw = recipes.read(path) if path else {}
     values = {name: raw[name] for name in SECTIONS if name in raw}
+    if wrong := [name for name in ("sample", "evaluate") if not isinstance(values.get(name, {}), dict)]:
+        raise RecipeError([f"[{name}] must be a section of key = value lines. Got {values[name]!r}." for name in wrong])
     if real is not None:
         kept = {k: v for k, v in values.get("sample", {}).items() if k in ("rows", "fraction", "dev_share", "test_share", "license")}
         values["sample"] = {"path": _from(base, real), **kept}
@@ -79,8 +81,9 @@ def _recipe(data: str, real: str | None, path: Path | None, sets: Sequence[str])
     values.setdefault("metric", [{"kind": kind} for kind in METRICS])
     values["evaluate"] = {**values.get("evaluate", {}), "path": _from(base, data)}
     values["name"] = f"evaluate-{_stem(data)}"
-    if "task" not in values and not any(text.startswith("task.") for text in sets):
-        task = guess(chats(read(str(real) if str(real).startswith(HUB) else Path(str(real)))))
+    named = str(values["sample"].get("path") or values["sample"].get("fit") or "")
+    if named and "task" not in values and not any(text.startswith("task.") for text in sets):
+        task = guess(chats(read(named if named.startswith(HUB) else base / named)))
         values["task"] = {"kind": task.kind, "inputs": list(task.inputs), **({"target": task.target} if task.target else {})}
     return recipes.build(values, base, sets)
 

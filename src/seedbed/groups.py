@@ -33,21 +33,21 @@ class Groups:
         """The group that a row names: NONE, SEVERAL, or one of them."""
         if self.column:
             return str(fields.get(self.column, NONE))
-        found = {self._owner[match.lower()] for match in self._pattern.findall(body(task, fields))}
+        found = {self._named(match)[0] for match in self._pattern.finditer(body(task, fields))}
         return SEVERAL if len(found) > 1 else found.pop() if found else NONE
 
     def swaps(self, fields: Fields, columns: Sequence[str]) -> list[dict[str, object]]:
         """The row once for each other group, with the words of its own replaced in these columns; [] where it names no group, or several."""
         texts = {c: str(fields[c]) for c in columns}
-        own = {self._owner[match.lower()] for text in texts.values() for match in self._pattern.findall(text)}
+        own = {self._named(match)[0] for text in texts.values() for match in self._pattern.finditer(text)}
         if len(own) != 1:
             return []
         name = own.pop()
         made = []
         for other in self.words:
             if other != name:
-                places = {word.lower(): new for word, new in zip(self.words[name], self.words[other], strict=True)}
-                swapped = {c: self._pattern.sub(lambda m, places=places: _cased(places[m[0].lower()], m[0]), t) for c, t in texts.items()}  # type: ignore[misc]
+                new = self.words[other]
+                swapped = {c: self._pattern.sub(lambda m, new=new: _cased(new[self._named(m)[1]], m[0]), t) for c, t in texts.items()}  # type: ignore[misc]
                 made.append(dict(fields) | swapped)
         return made
 
@@ -59,13 +59,20 @@ class Groups:
         return f"groups have unlike numbers of words, {lengths}; write them in pairs" if len(set(lengths.values())) > 1 else ""
 
     @cached_property
-    def _owner(self) -> dict[str, str]:
-        return {word.lower(): name for name, words in self.words.items() for word in words}
+    def _places(self) -> list[tuple[str, str, int]]:
+        """(word, its group, its place there), the longest word first."""
+        found = [(word, name, i) for name, words in self.words.items() for i, word in enumerate(words)]
+        return sorted(found, key=lambda place: len(place[0]), reverse=True)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self._owner, key=len, reverse=True)
-        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", re.I)
+        """A group of the expression for each word: that which matched in any case need not be it in lower case (s and \u017f, i and \u0131)."""
+        return re.compile(rf"(?<!\w)(?:{'|'.join(f'({re.escape(word)})' for word, _, _ in self._places)})(?!\w)", re.I)
+
+    def _named(self, match: re.Match[str]) -> tuple[str, int]:
+        """(the group of the word that was found, the word's place there)."""
+        _, name, place = self._places[(match.lastindex or 1) - 1]
+        return name, place
 
 
 def problems(words: Mapping[str, Sequence[str]], column: str) -> list[str]:

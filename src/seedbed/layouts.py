@@ -132,9 +132,14 @@ def _at(row: Any, source: str) -> Any:
 
 def _sections(task: Task, text: str) -> dict[str, str]:
     """`Name: value` lines of all inputs in their order; {} where the text is of another form."""
-    heads = [re.escape(task.mark(name)) for name in task.inputs]
-    found = re.fullmatch("\n".join(rf"{head}\s?(.*?)" for head in heads), text.strip(), re.S)
-    return dict(zip(task.inputs, found.groups(), strict=True)) if found else {}
+    before, rest, found = "", f"\n{text.strip()}", []
+    for name in task.inputs:
+        before, mark, rest = rest.partition(f"\n{task.mark(name)}")
+        if not mark:
+            return {}
+        found.append(before)
+    values = [*found[1:], rest]
+    return {name: re.sub(r"^\s", "", value) for name, value in zip(task.inputs, values, strict=True)} if not found[0] else {}
 
 
 def reading(table: Table, task: Task, columns: Mapping[str, str], labels: Mapping[str, str]) -> Reading:

@@ -83,7 +83,8 @@ def read(path: Path | str) -> Table:
     if path.is_dir():
         return _read_folder(path)
     if not path.exists():
-        hint = did_you_mean(path.name, os.listdir(path.parent)) if path.parent.is_dir() else f" There is no folder {path.parent} either."
+        beside = [name for name in os.listdir(path.parent) if name != path.name] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, beside) if path.parent.is_dir() else f" There is no folder {path.parent} either."
         raise DataError(f"{path}: no such file.{hint} Correct the path (in a recipe, a relative one starts at the recipe's folder).")
     suffix = _suffix(path.name)
     if not suffix:
@@ -210,6 +211,10 @@ def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         except csv.Error as error:
             unclosed = "end of data" in str(error) or "field limit" in str(error)
             found = f"a quote is never closed, or a cell is over {LINE_LIMIT:,} characters" if unclosed else f"broken quoting, {error}"
+            if "new-line" in str(error):
+                raise DataError(
+                    f"{path}, line {start}: holds a carriage return that ends no line. Save the file with line ends LF or CR LF."
+                ) from error
             raise DataError(f'{path}, line {start}: in the row that begins here {found}. Inside a quoted value write a quote twice: "".') from error
         if cells:
             yield start, cells

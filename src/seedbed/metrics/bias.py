@@ -121,7 +121,8 @@ def amplification(name: str, sides: Sequence[Sequence[str]]) -> Measure:
         return Measure(f"amplification:{name}", None, "times", "closer", n, note=f"the group, or every other, is in no row: {counted}")
     found = odds_ratio(np.array(tables[:2]))
     interval = found.confidence_interval(0.95)
-    beside = odds_ratio(np.array([tables[2], tables[1]])).statistic if min(map(sum, zip(tables[2], tables[1], strict=True))) else math.inf
+    fit = np.array([tables[2], tables[1]])
+    beside = odds_ratio(fit).statistic if fit.sum(0).all() and fit.sum(1).all() else math.inf  # no ratio where a row or column is empty
     p = float(fisher_exact(np.array(tables[:2])).pvalue)
     value, low, high = (None if math.isinf(x) else float(x) for x in (found.statistic, interval.low, interval.high))
     note = f"{counted}; exact interval{'' if high is not None else ' without an upper end'}; 1: as in real rows; real: fit against dev + test"
