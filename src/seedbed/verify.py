@@ -147,7 +147,7 @@ class _Run:
         sample = self.step("sample")
         ids = {name for part in read_json(sample / "sample.json")["ids"].values() for name in part} if sample else set()
         for c in self.kept:
-            if made and not c.annotated and (c.id not in made or not _made_of(c, made[c.id], self.recipe.task.target)):
+            if made and not c.annotated and (c.id not in made or not _made_of(c, made[c.id], self.raw["task"].get("target"))):
                 return f"kept row {c.id}: no candidate has this id and text"
             strange = [s for s in c.provenance.get("sources") or () if ids and s not in ids and not s.startswith("canary-")]
             if strange and "data" not in self.manifest:
