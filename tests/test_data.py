@@ -280,7 +280,7 @@ def test_the_dataset_opens_elsewhere_and_is_equal_byte_for_byte(tmp_path: Path) 
     datasets = pytest.importorskip("datasets")
     opened = datasets.load_dataset(str(tmp_path / "one"), split="train", cache_dir=str(tmp_path / "cache"))
     assert opened.column_names == ["acts", "context", "text", "provenance", "synthetic"]
-    unknown = dict.fromkeys(("sources", "weights", "generator", "model", "seed", *ORIGIN))
+    unknown = dict.fromkeys(("sources", "weights", "generator", "model", "seed", "label", *ORIGIN))
     assert opened[0]["provenance"] == {"candidate": "c0", "index": 0, "annotations": [], **unknown}
     assert opened[1]["provenance"]["weights"] == [0.25, 0.75]
     assert set(opened["synthetic"]) == {True}

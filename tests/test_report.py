@@ -89,6 +89,7 @@ PROVENANCE = [
     {"name": "generator", "dtype": "string"},
     {"name": "model", "dtype": "string"},
     {"name": "seed", "dtype": "int64"},
+    {"name": "label", "dtype": "string"},
     {"name": "model_hash", "dtype": "string"},
     {"name": "adapter_hash", "dtype": "string"},
     {

@@ -151,10 +151,9 @@ def run(
     from seedbed.limits import Limits
     from seedbed.run import run as carry_out
 
-    if minutes is not None and not minutes > 0:
-        raise typer.BadParameter(f"must be above 0. Got {minutes}.", param_hint="--max-minutes")
-    if cost is not None and not cost > 0:
-        raise typer.BadParameter(f"must be above 0. Got {cost}.", param_hint="--max-cost")
+    for most, hint in ((minutes, "--max-minutes"), (cost, "--max-cost")):
+        if most is not None and not most > 0:
+            raise typer.BadParameter(f"must be above 0. Got {most}.", param_hint=hint)
     if on not in ("here", "ray") and not on.startswith("ray://"):
         raise typer.BadParameter(f"must be here, ray or ray://HOST:PORT. Got {on!r}.", param_hint="--on")
     if cost is not None and on != "here":
