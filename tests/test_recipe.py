@@ -13,6 +13,7 @@ from seedbed import recipe
 from seedbed.catalog import CATALOG, find
 from seedbed.errors import ComponentError, RecipeError
 from seedbed.run import run
+from seedbed.store import fingerprint
 from seedbed.weights import absent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,17 @@ def test_what_is_resolved_reads_back_to_itself() -> None:
         assert again.to_toml() == loaded.to_toml()
     split = recipe.build(GOOD | {"sample": {"fit": "../examples/helpdesk.csv", "test": "../examples/helpdesk.csv"}}, ROOT / "recipes")
     assert recipe.build(tomllib.loads(split.to_toml()), ROOT / "recipes") == split
+
+
+def test_a_resolved_recipe_read_back_is_the_same_in_every_fingerprint() -> None:
+    made = recipe.build(GOOD, ROOT)
+    again = recipe.build(tomllib.loads(made.to_toml()), ROOT)
+    for section in ("generate", "gain", "model", "where"):
+        assert fingerprint(getattr(again, section).model_dump()) == fingerprint(getattr(made, section).model_dump())
+    for part in ("engine", "generator", "student"):
+        assert fingerprint(getattr(again, part).facts()) == fingerprint(getattr(made, part).facts())
+    for parts in ("annotators", "filters", "metrics"):
+        assert fingerprint([p.facts() for p in getattr(again, parts)]) == fingerprint([p.facts() for p in getattr(made, parts)])
 
 
 def test_no_filter_at_all_is_not_the_usual_ones() -> None:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from seedbed.flops import DeviceName, Shape
 from seedbed.types import Sampling
 
-FROZEN = ConfigDict(frozen=True, extra="forbid")
+FROZEN = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+"""Defaults are read as settings are, 1 of a float as 1.0: a resolved recipe that is read back is then the same in every fingerprint."""
 
 
 MOST = 100_000
