@@ -45,6 +45,22 @@ def done(desk: Path) -> Evaluated:
     return evaluate(str(desk / "their.json"), str(desk / "real.csv"), out=desk / "runs", sets=QUICK)
 
 
+def test_what_could_not_be_read_takes_no_folder(tmp_path: Path, desk: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n" + "".join(f"text {i},{('billing', 'delivery')[i % 2]}\n" for i in range(20)))
+    with pytest.raises(DataError, match="no column for"):
+        evaluate(str(other), str(desk / "real.csv"), out=tmp_path, sets=QUICK)
+    said = evaluate(str(other), str(desk / "real.csv"), out=tmp_path, sets=[*QUICK, 'evaluate.columns={message="a", queue="b"}'])
+    assert said.scores["counts"]["kept"] == 20
+
+
+def test_the_folder_of_a_run_is_no_table(tmp_path: Path, done: Evaluated) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(DataError, match=re.escape(f"Give the rows that it kept: {tmp_path / 'dataset'}.")):
+        evaluate(str(tmp_path), "real.csv", out=tmp_path)
+
+
 def test_scores_report_and_card_without_generation(desk: Path, done: Evaluated) -> None:
     assert done.folder == desk / "runs/evaluate-their"
     rate = next(m for m in done.scores["measures"] if m["name"] == "verbatim_rate")

@@ -17,8 +17,9 @@ import pytest
 
 from seedbed import recipe as recipes
 from seedbed.candidates import complete, read_candidates
-from seedbed.errors import ComponentError, RunFailed, StoreError
+from seedbed.errors import ComponentError, DataError, RunFailed, StoreError
 from seedbed.grow import step_names
+from seedbed.limits import Limits
 from seedbed.run import model_license, run
 from seedbed.show import rows_of
 from seedbed.store import Journal, read_parts
@@ -61,6 +62,17 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("toy")
     run(recipes.build(TOY, ROOT), out)
     return out / "tiny"
+
+
+def test_a_recipe_whose_rows_cannot_be_read_takes_no_folder_and_no_result(tmp_path: Path, toy_run: Path) -> None:
+    shutil.copytree(toy_run, tmp_path / "tiny")
+    before = _snapshot(tmp_path / "tiny")
+    wrong = recipes.build(TOY | {"task": TOY["task"] | {"target": "quue"}}, ROOT)
+    for out, replace in ((tmp_path, True), (tmp_path / "fresh", False)):
+        with pytest.raises(DataError, match="no column 'quue'"):
+            run(wrong, out, replace=replace)
+    assert _snapshot(tmp_path / "tiny") == before
+    run(recipes.build(TOY, ROOT), tmp_path / "fresh", limits=Limits(tokens=400))  # the corrected one asks for no --replace
 
 
 def test_a_run_leaves_the_files_of_the_contract(toy_run: Path) -> None:

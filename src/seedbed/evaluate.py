@@ -59,11 +59,12 @@ def evaluate(
     where no row of `data` can, GateFailed where a gate has not passed (all is written then), StoreError where the folder holds another evaluation
     (replace: make it anew).
     """
+    if not data.startswith(HUB) and (inside := Path(data) / "dataset").is_dir() and (Path(data) / "manifest.json").is_file():
+        raise DataError(f"{data} is the folder of a run, with many tables. Give the rows that it kept: {inside}.")
     settings = _recipe(data, real, recipe, sets)
     store = Store(Path(out) / settings.name)
     with store.held():
-        claim(store, settings, replace)
-        return _steps(store, settings, data, Timer())
+        return _steps(store, settings, data, replace, Timer())
 
 
 def _recipe(data: str, real: str | None, path: Path | None, sets: Sequence[str]) -> Recipe:
@@ -100,9 +101,10 @@ def _stem(data: str) -> str:
     return re.sub(r"[^\w.-]+", "-", re.sub(r"\.(csv|tsv|jsonl?|parquet|arrow)$", "", name, flags=re.I)).strip("-.")[:80] or "rows"
 
 
-def _steps(store: Store, recipe: Recipe, data: str, timer: Timer) -> Evaluated:
+def _steps(store: Store, recipe: Recipe, data: str, replace_old: bool, timer: Timer) -> Evaluated:
     sample: Sample = timer.time("sample", lambda: load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base))
     judged, how = timer.time("read", lambda: read_rows(data, sample.task, recipe))
+    claim(store, recipe, replace_old)  # what could not be read holds no folder
     names = _names(recipe, sample, judged)
     store.step(names["kept"], lambda folder: write_sifted(folder, judged.rows, judged.refused))
     counts = _counts(judged)

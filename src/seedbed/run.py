@@ -67,18 +67,20 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limi
     _need_price(recipe, limits, on)
     store = Store(Path(out) / recipe.name)
     with store.held():
-        claim(store, recipe, replace)
         timer = Timer(_earlier(store, ".seconds.json"), Purse(limits.cost, sum(_earlier(store, ".cost.json").values())))
+        sample: Sample = timer.time("sample", lambda: load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base))
+        claim(
+            store, recipe, replace
+        )  # not before its rows can be read: a recipe that is then corrected is no other one, and nothing is given up for it
         try:
-            return _steps(store, recipe, timer, replace, limits, on)
+            return _steps(store, recipe, sample, timer, replace, limits, on)
         finally:
             write_json(store.path(".seconds.json"), timer.seconds)
             if timer.purse.spent:
                 write_json(store.path(".cost.json"), {"cost": timer.purse.spent})
 
 
-def _steps(store: Store, recipe: Recipe, timer: Timer, replace: bool, limits: Limits, on: str) -> Run:
-    sample: Sample = timer.time("sample", lambda: load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base))
+def _steps(store: Store, recipe: Recipe, sample: Sample, timer: Timer, replace: bool, limits: Limits, on: str) -> Run:
     name = step_names(recipe, sample)["sample"]
     _same_data(store, name, replace)
     store.step(name, lambda folder: write_json(folder / "sample.json", _describe(sample)))

@@ -38,8 +38,8 @@ def make_shard(recipe: Recipe, out: Path | str, number: int, of: int, limits: Li
         raise ComponentError("--shard divides rows whose number is known. Give generate.count as a number above 0, or leave --shard out.")
     store = Store(Path(out) / recipe.name)
     with store.held(wait=True):  # the first job fits the teacher, the others find it
-        claim(store, recipe, False)
         sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
+        claim(store, recipe, False)
         names = step_names(recipe, sample)
         fit(store, names["teacher"], recipe, sample, UNLIMITED.deadline())
     fitted, (start, stop) = store.path(names["teacher"]), bounds(recipe.generate.count, number, of)
