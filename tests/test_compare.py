@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,27 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
 def test_a_comparison_that_cannot_be_says_why(change: dict[str, Any], modes: tuple[str, ...], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         arms_of(recipes.build(BASE | change, ROOT), modes)
+
+
+def test_who_names_the_labels_is_the_same_in_every_mode() -> None:
+    two = {"annotator": [{"kind": "classifier"}, {"kind": "prompted"}], "annotate": {"count": 50, "by": "prompted"}, "arm": []}
+    arms = arms_of(recipes.build(BASE | two | {"generate": BASE["generate"] | {"relabel": True}}, ROOT), ("generate", "annotate"))
+    assert [a.recipe.label_by for a in arms] == ["prompted", "prompted"]
+
+
+def test_a_gain_that_cannot_be_measured_is_a_note_and_no_metric(tmp_path: Path) -> None:
+    few = BASE | {"sample": {"path": "examples/helpdesk.csv", "rows": 100, "hide": True, "test_share": 0.1}, "arm": []}
+    found = compare(recipes.build(few, ROOT), ("annotate",), seeds=1, out=tmp_path)
+    assert all(r["metric"] == "accuracy" and r["note"].startswith("a gain needs at least 100 test rows") for r in found.rows)
+    assert "| - accuracy |" in table(found.rows)
+
+
+def test_seconds_are_those_of_the_recipe_that_is_compared(tmp_path: Path, compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    shutil.copytree(compared[0], tmp_path / "side-compare")
+    clock = tmp_path / "side-compare/seconds.json"
+    clock.write_text(json.dumps(dict.fromkeys(json.loads(clock.read_text()), 1e6)))
+    changed = BASE | {"arm": [{"name": "many shots", "filter": [{"kind": "form"}]}]}
+    assert compare(recipes.build(changed, ROOT), ("annotate",), seeds=1, out=tmp_path).rows[1]["seconds"] < 1e6
 
 
 def test_a_mode_that_annotates_needs_the_section() -> None:

@@ -76,8 +76,8 @@ def arms_of(recipe: Recipe, modes: Sequence[str] = ()) -> list[Arm]:
 
 
 def _in_mode(recipe: Recipe, mode: str) -> Recipe:
-    if "annotate" not in mode:
-        return replace(recipe, annotate=None)
+    if "annotate" not in mode:  # the one that `annotate.by` names still names the labels: the first where there is no [annotate]
+        return replace(recipe, annotate=None, annotators=tuple(sorted(recipe.annotators, key=lambda a: a.kind != recipe.label_by)))
     return recipe if "generate" in mode else replace(recipe, generate=recipe.generate.model_copy(update={"count": 0}))
 
 
@@ -174,8 +174,9 @@ class _Table:
             for i, arm in enumerate(self.arms):
                 if self.clock.over():
                     return cells, failed
-                recipe = replace(arm.recipe, seed=seed_for(arm.recipe.seed, "compare", s) if s else arm.recipe.seed)
-                name, timer, sample = f"{arm.name}/{arm.mode}/{s}", Timer(), self.samples[s]
+                recipe = self._seeded(arm, s)
+                timer, sample = Timer(), self.samples[s]
+                name = _cell_name(arm, recipe, sample)
                 try:
                     grown = grow(self.store, recipe, sample, self.clock.limits(), timer)
                 finally:
@@ -190,6 +191,9 @@ class _Table:
                 else:
                     failed[i] = f"seed {s + 1} kept no row: {_reasons(grown)}"
         return cells, failed
+
+    def _seeded(self, arm: Arm, s: int) -> Recipe:
+        return replace(arm.recipe, seed=seed_for(arm.recipe.seed, "compare", s) if s else arm.recipe.seed)
 
     def _students(self) -> list[Arm]:
         """An arm for each different student."""
@@ -213,19 +217,19 @@ class _Table:
     def _real(self, arm: Arm, s: int) -> list[str] | None:
         return self._predictions(arm, s, REAL, list)
 
-    def _ruler(self, arm: Arm) -> tuple[Ruler | None, str]:
+    def _ruler(self, arm: Arm) -> tuple[Ruler, str]:
+        """What measures the arm's student, and why it cannot or ""."""
         metric, reason = decisive(self.samples[0], arm.recipe.student.settings)
-        ruler = Ruler(self.samples[0].task, self.samples[0].test, metric, seed_for(arm.recipe.seed, "compare", "bootstrap"))
-        return (None if reason else ruler), reason or metric
+        return Ruler(self.samples[0].task, self.samples[0].test, metric, seed_for(arm.recipe.seed, "compare", "bootstrap")), reason
 
     def _reference(self, name: str, arm: Arm) -> dict[str, Any]:
         """The line of real rows: those of the sample, or with those that it leaves out."""
-        ruler, metric = self._ruler(arm)
+        ruler, reason = self._ruler(arm)
         n = max(len(s.fit) for s in self.samples)
         more = [min(len(s.more), FULL_ROWS - len(s.fit)) if name == FULL else 0 for s in self.samples]
-        line = _line(name, "-", arm, n, max(0, *more), metric)
-        if ruler is None:
-            return line | {"note": metric}
+        line = _line(name, "-", arm, n, max(0, *more), ruler.metric)
+        if reason:
+            return line | {"note": reason}
 
         def runs(s: int) -> list[str] | None:
             if name == REAL:
@@ -236,18 +240,18 @@ class _Table:
         return line | self._numbers(ruler, arm, {s: runs(s) for s in range(self.seeds)}, versus_real=name == FULL)
 
     def _row(self, i: int, arm: Arm, cells: Mapping[tuple[int, int], _Cell], budget: int, failed: Mapping[int, str]) -> dict[str, Any]:
-        ruler, metric = self._ruler(arm)
+        ruler, reason = self._ruler(arm)
         mine = [cells[i, s] for s in range(self.seeds) if (i, s) in cells]
         least = min((len(cell.rows) for cell in mine), default=0)
         n = min(budget, least)
-        line = _line(arm.name, arm.mode, arm, max(len(s.fit) for s in self.samples), n, metric) | {"kept": [len(c.rows) for c in mine]}
-        line |= {"seconds": round(sum(v for k, v in self.seconds.items() if k.startswith(f"{arm.name}/{arm.mode}/")), 1)}
+        line = _line(arm.name, arm.mode, arm, max(len(s.fit) for s in self.samples), n, ruler.metric) | {"kept": [len(c.rows) for c in mine]}
+        spent = [self.seconds.get(_cell_name(arm, self._seeded(arm, s), sample), 0.0) for s, sample in enumerate(self.samples)]
+        line |= {"seconds": round(sum(spent), 1)}
         line |= {"tokens": sum(self._tokens(cell) for cell in mine)}
         line |= self._measures(mine, n)
-        if not mine or ruler is None:
-            return line | {
-                "note": "; ".join(filter(None, [(failed.get(i) or str(self.clock)) if ruler or not mine else metric, untuned(arm.recipe)]))
-            }
+        if not mine or reason:
+            why = reason if mine else failed.get(i) or str(self.clock)
+            return line | {"note": "; ".join(filter(None, [why, untuned(arm.recipe)]))}
         equal = {cell.seed: self._learned(cell, n) for cell in mine}
         line |= self._numbers(ruler, arm, equal, versus_real=True)
         every = {cell.seed: self._learned(cell, len(cell.rows)) for cell in mine}
@@ -306,6 +310,11 @@ class _Table:
         means = {name: {k: _mean([v[k] for v in values]) for k in ("value", "low", "high", "real")} for name, values in found.items()}
         value = {name: numbers["value"] for name, numbers in means.items()}
         return {"mauve": value.get("mauve"), "copies": value.get("verbatim_rate"), "measures": means}
+
+
+def _cell_name(arm: Arm, recipe: Recipe, sample: Sample) -> str:
+    """Of an arm under one seed, in seconds.json: what another recipe of the same name took is not its own."""
+    return f"{arm.name}/{arm.mode}/{step_names(recipe, sample)['kept']}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
