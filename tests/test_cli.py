@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from seedbed import recipe
+from seedbed.cli import app
 from seedbed.errors import DataError, RecipeError
 from seedbed.init import recipe_for
 
@@ -164,6 +166,25 @@ def test_init_takes_any_name_and_columns_that_the_first_row_lacks(tmp_path: Path
     made = tomllib.loads(recipe_for(file))
     assert made["task"] == {"kind": "classification", "inputs": ["m\U0001f600"], "target": "quéue"}
     assert made["sample"]["path"] == str(file)
+
+
+def test_check_says_what_would_let_the_gain_be_measured(tmp_path: Path) -> None:
+    rows = [f"mail {i} about {'ab'[i % 2]},{'ab'[i % 2]}" for i in range(400)]
+    (tmp_path / "r.toml").write_text(RECIPE.format(data="m.csv"))
+    for many, sample, said in (
+        (60, [], "There are 60 rows in all: label 85 more, and name a file of test rows with sample.test"),
+        (400, ["--set", "sample.test_share=0.1"], "Give sample.test_share = 0.25."),
+        (90, ["--set", 'sample={fit="m.csv", test="m.csv"}'], "Add 10 to m.csv."),
+        (400, [], ""),
+    ):
+        (tmp_path / "m.csv").write_text("\n".join(["message,queue", *rows[:many]]) + "\n")
+        found = CliRunner().invoke(app, ["check", str(tmp_path / "r.toml"), *sample])
+        assert found.exit_code == 0 and (said in found.stdout if said else "the gain" not in found.stdout), found.output
+
+
+def test_help_shows_sections_in_brackets_and_cuts_no_summary() -> None:
+    assert "recipe's [[arm]]s" in CliRunner().invoke(app, ["compare", "--help"]).stdout
+    assert "..." not in CliRunner().invoke(app, ["--help"]).stdout.replace("[ARGS]...", "")
 
 
 def test_init_names_what_does_not_fit(tmp_path: Path) -> None:

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from seedbed.recipe import Recipe
     from seedbed.run import Run
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Grow a training set from a few real examples, and prove it."
-)
+PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}  # rich takes `[model]` in a help text for a style
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Grow a training set from a few real examples, and prove it.", **PLAIN)
 
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe (TOML).")]
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. generator.tokens=32; filter.1 is the first.")]
@@ -73,7 +72,7 @@ def init(
 def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer copies it)
     """Name every problem of a recipe and its data at once."""
     from seedbed.data import load_sample
-    from seedbed.gain import MIN_TEST
+    from seedbed.gain import MIN_TEST, more_test
     from seedbed.weights import absent
 
     loaded = _load(recipe, sets)
@@ -83,8 +82,8 @@ def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer cop
         raise RecipeError([str(error)]) from error
     print(f"{recipe}: good. fit {len(sample.fit)}, dev {len(sample.dev)}, test {len(sample.test)} rows; {len(sample.task.labels)} labels.")
     print("".join(f"note: {line} Without it the recipe can be priced, not run.\n" for line in absent(loaded)), end="")
-    if loaded.task.target and len(sample.test) < MIN_TEST:
-        print(f"note: the gain will not be measured: it needs {MIN_TEST} test rows, got {len(sample.test)}. Raise sample.test_share, or add rows.")
+    if loaded.task.target and (advice := more_test(sample, loaded.sample)):
+        print(f"note: the gain will not be measured: it needs {MIN_TEST} test rows, got {len(sample.test)}. {advice}")
     few = min(len(sample.fit), len(sample.dev) + len(sample.test))
     if few < MIN_TEST and any(m.kind == "mauve" for m in loaded.metrics):
         print(f"note: MAUVE will not be measured: it needs {MIN_TEST} rows of fit, of dev + test together and kept; the fewest here are {few}.")
@@ -98,7 +97,7 @@ def estimate(
     ask: Annotated[bool, typer.Option("--ask", help="Send a server a few dozen requests, which it may charge, and measure it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Time, tokens, disk and memory of a run, from small measured pieces of it (of a [model] shape and of a server: computed)."""
+    """Time, tokens, disk and memory of a run. From small measured pieces of it; of a [model] shape and of a server, computed."""
     from seedbed.estimate import estimate as work_out
 
     found = work_out(_load(recipe, sets), out, ask).to_json()
@@ -121,7 +120,7 @@ def preview(
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """A handful of candidates, fast, with the row filters' verdicts; the run folder is left as it is."""
+    """A handful of candidates, fast. With the row filters' verdicts; the run folder is left as it is."""
     from seedbed.preview import preview as look
 
     found = look(_load(recipe, sets), n, out)
@@ -147,7 +146,7 @@ def run(
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Make the I-th of N parts of the candidates and no more.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """From sample to dataset, numbers and report; go on after a stop with the same command."""
+    """From sample to dataset, numbers and report. After a stop the same command goes on."""
     from seedbed.limits import Limits
     from seedbed.run import run as carry_out
 
@@ -186,7 +185,7 @@ def compare(
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """One table: arms x modes x seeds at an equal number of kept rows, against the real rows alone."""
+    """Several ways to grow in one table: which helped? Arms x modes x seeds at an equal number of kept rows, against the real rows alone."""
     from seedbed import recipe as recipes
     from seedbed.compare import compare as carry_out
     from seedbed.compare import table
@@ -212,7 +211,7 @@ def evaluate(
     replace: Annotated[bool, typer.Option("--replace", help="Make another evaluation's results in the same folder anew.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure rows that any tool made against real ones: scores, report and card; nothing is generated."""
+    """Measure rows that any tool made against real ones. Scores, report and card; nothing is generated."""
     from seedbed.evaluate import evaluate as carry_out
 
     with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
@@ -254,7 +253,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="New file (peft: folder) to write; RUN/exports/... when not given.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's synthetic rows for other trainers, or its soft prompt as a PEFT adapter."""
+    """A run's synthetic rows for other trainers. Or its soft prompt as a PEFT adapter."""
     from seedbed.export import export as write
 
     path = write(folder, form, out)
@@ -273,7 +272,7 @@ def pretrain_prompt(
     ] = Path("decoder"),
     as_json: AsJson = False,
 ) -> None:
-    """Train an embedding decoder for a language model once, which [generator] prompt = "amortised" then adapts to a few rows."""
+    """Train an embedding decoder for a language model once. [generator] prompt = "amortised" then adapts it to a few rows."""
     from seedbed.lm.pretrain import pretrain
 
     with _interruptible(f"seedbed pretrain-prompt --model {model} {' '.join(f'--corpus {c}' for c in corpus)} --minutes {minutes:g} --out {out}"):
@@ -295,7 +294,7 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a run's hashes and claims again; exit status 1 where something does not match."""
+    """Check a run's hashes and claims again. Exit status 1 where something does not match."""
     from seedbed.verify import verify as check_again
 
     checks = check_again(folder, recipe)
@@ -333,7 +332,7 @@ def explain(kind: Annotated[str, typer.Argument(help="A component's name, e.g. s
 
 @app.command()
 def env(as_json: AsJson = False) -> None:
-    """Versions, processor, memory and devices: what a bug report needs."""
+    """Versions, processor, memory and devices. What a bug report needs."""
     from seedbed.show import environment
 
     found = environment()
@@ -350,7 +349,7 @@ def doctor(
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Try everything that a run leans on, and say what to change; exit 1 where something is broken."""
+    """Try everything that a run leans on. Says what to change; exit status 1 where something is broken."""
     from seedbed.doctor import doctor as examine
     from seedbed.doctor import to_json
 

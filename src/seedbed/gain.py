@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from seedbed.data import SampleSpec
 from seedbed.scores import bleu_of, bleu_statistics, exact_match, pass_at_1
 from seedbed.stats import DRAWS, Difference, equal_draw, paired_difference
 from seedbed.store import Mapped
@@ -164,6 +166,18 @@ def decisive(sample: Sample, student: Student) -> tuple[str, str]:
     if not sample.fit:
         return first.name, "there is no fit row to train on"
     return first.name, student.supports(task) or ("" if first.value is not None else first.note)
+
+
+def more_test(sample: Sample, spec: SampleSpec) -> str:
+    """What to do where test has fewer rows than a gain needs; "" where it has enough."""
+    lacking, rows = MIN_TEST - len(sample.test), sample.n + len(sample.test) + len(sample.more)
+    if lacking <= 0:
+        return ""
+    if spec.test:
+        return f"Add {lacking} to {spec.test}."
+    if rows >= 2 * MIN_TEST:  # half of them stay
+        return f"Give sample.test_share = {math.ceil(100 * MIN_TEST / rows) / 100:g}."
+    return f"There are {rows} rows in all: label {lacking} more, and name a file of test rows with sample.test, of the others with sample.fit."
 
 
 def _heads(sample: Sample, kept: int) -> dict[str, _Point]:
