@@ -44,7 +44,7 @@ prompt = "mc"                # nsp | mp | mc | amortised | auto (fits all four, 
 epochs = 12
 
 [generate]
-count = 600                  # a budget for a CPU; raise it and run again: only the new rows are made
+count = 600                  # a budget for a CPU; raise it and run again with --replace: only the new rows are made
 temperature = 1.0
 top_p = 0.95
 max_tokens = {max_tokens}

@@ -74,7 +74,8 @@ def _place(folder: Path, step: str) -> Path:
         else sorted(folder.glob(f"{step}-*"), key=lambda p: p.stat().st_mtime)
     )
     if not found or not found[-1].is_dir():
-        raise StoreError(f"{folder} has no step {step!r} yet. Run the recipe first.")
+        there = ", ".join(sorted({p.name.split("-")[0] for p in folder.glob("*-*/")})) or "none"
+        raise StoreError(f"{folder} has no step {step!r}. It has: {there}. A run makes the steps that its recipe asks for, one after the other.")
     return found[-1]
 
 
