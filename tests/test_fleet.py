@@ -18,6 +18,7 @@ from test_run import ROOT, TOY, _snapshot
 from seedbed import candidates, fleet
 from seedbed import recipe as recipes
 from seedbed.errors import ComponentError, EngineError, StoreError
+from seedbed.limits import Limits
 from seedbed.run import run
 from seedbed.shards import bounds, make_shard
 
@@ -55,12 +56,29 @@ def test_shards_join_to_the_bytes_of_one_machine(tmp_path: Path) -> None:
     for number, rows in ((3, 300), (1, 500), (3, 300)):
         assert make_shard(built, tmp_path / "joined", number, 3)[1:] == (500 * (number - 1), rows)
     begun = next((tmp_path / "joined/tiny").glob("*.shards")) / "000000500-000001000"
-    begun.mkdir()
-    with pytest.raises(StoreError, match=r"rows 500 to 999 of this shard are not finished"):
+    with pytest.raises(StoreError, match=r"rows 500 to 999 are not finished"):  # nobody began them, and what is there stays
         run(built, tmp_path / "joined")
-    make_shard(built, tmp_path / "joined", 2, 3)
+    begun.mkdir()
+    with pytest.raises(StoreError, match=r"rows 500 to 999 are not finished"):
+        run(built, tmp_path / "joined")
+    make_shard(built, tmp_path / "joined", 2, 2)  # by another division: rows 500 to 1299
+    (begun / "../000000500-000001300/engine.json").unlink()  # a job killed before its last word
+    make_shard(built, tmp_path / "joined", 2, 2)
     run(built, tmp_path / "joined")
     assert _snapshot(tmp_path / "joined/tiny") == _snapshot(tmp_path / "whole/tiny")
+
+
+def test_shards_go_on_behind_a_run_that_a_limit_cut(tmp_path: Path) -> None:
+    raw = QUICK | {"generate": {"count": 1300, "max_tokens": 40}, "filter": [], "task": PLAIN}
+    built = recipes.build(raw, ROOT)
+    run(built, tmp_path, limits=Limits(tokens=26_000))
+    assert [make_shard(built, tmp_path, number, 2)[1:] for number in (1, 2)] == [(500, 0), (500, 800)]
+    assert run(built, tmp_path).scores["counts"]["candidates"] == 1300
+    more = recipes.build(raw | {"generate": {"count": 1700, "max_tokens": 40}}, ROOT)
+    with pytest.raises(StoreError, match="another recipe"):
+        make_shard(more, tmp_path, 1, 1)
+    assert make_shard(more, tmp_path, 1, 1, replace=True)[1:] == (1300, 400)
+    assert run(more, tmp_path).scores["counts"]["candidates"] == 1700
 
 
 def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:

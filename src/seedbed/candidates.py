@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain, takewhile
 from itertools import count as count_from
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from seedbed.errors import StoreError
 from seedbed.limits import STOPPED, Allowance, ended_by
 from seedbed.paid import most, paid_now
 from seedbed.progress import bar
-from seedbed.store import Journal, indices_of, read_parts, write_part
+from seedbed.store import Journal, each_part, indices_of, read_parts, write_part
 from seedbed.types import Candidate, Completion, Prompt, Row, Sample, Sampling, Session, Teacher
 
 PART_ROWS = 500
@@ -44,24 +44,28 @@ def shard_folder(step: Path, start: int, stop: int) -> Path:
 
 
 def adopt(step: Path, folder: Path) -> None:
-    """Moves the parts of all shards into the step's folder, in order: a stop in between leaves some to the next call.
+    """Moves the parts of all shards into the step's folder, in order: a stop in between leaves some to the next call. A part whose rows are there,
+    by another division into shards, is left out.
 
-    Raises StoreError where a shard is not finished.
+    Raises StoreError where rows are missing before the end of a shard, and moves nothing then.
     """
     places = step.with_name(f"{step.name}.shards")
-    for place in sorted(places.glob("*-*")) if places.is_dir() else []:
-        start, stop = (int(end) for end in place.name.split("-"))
-        left = rows_done(folder)
-        if stop > left and max(start, left) + rows_done(place, max(start, left)) < stop:
-            raise StoreError(
-                f"{place}: rows {start} to {stop - 1} of this shard are not finished. Run its --shard again, or remove the folder "
-                f"{places.name} to make all missing rows here."
-            )
-    for place in sorted(places.glob("*-*")) if places.is_dir() else []:
-        start, stop = (int(end) for end in place.name.split("-"))
-        if start <= rows_done(folder) < stop:
-            for part in sorted(place.glob("part-*.parquet")):
-                part.replace(folder / f"part-{len(list(folder.glob('part-*.parquet'))):05d}.parquet")
+    shards = sorted(places.glob("*-*")) if places.is_dir() else []
+    moved, done, behind = list[Path](), rows_done(folder), [int(place.name.split("-")[1]) for place in shards]
+    for part, indices in chain.from_iterable(map(each_part, shards)):
+        if indices == list(range(done, done + len(indices))):
+            moved.append(part)
+            done += len(indices)
+        behind.append(indices[0])
+    if missing := [first for first in behind if first > done]:
+        raise StoreError(
+            f"{places}: rows {done} to {min(missing) - 1} are not finished. Run the --shard of these rows, or remove this folder to make all rows "
+            "that are missing without shards."
+        )
+    for number, part in enumerate(moved, len(list(folder.glob("part-*.parquet")))):
+        part.replace(folder / f"part-{number:05d}.parquet")
+    for place in shards:
+        if (place / "engine.json").exists():
             (place / "engine.json").replace(folder / "engine.json")
     shutil.rmtree(places, ignore_errors=True)
 

@@ -163,7 +163,7 @@ def run(
         if part:
             from seedbed.shards import make_shard
 
-            place, start, made = make_shard(loaded, out, *part, Limits(minutes, tokens, cost), on)
+            place, start, made = make_shard(loaded, out, *part, Limits(minutes, tokens, cost), on, replace)
             print(f"{place}: {made} rows from {start} on. When all shards are there: the same command without --shard.")
             if as_json:
                 print(json.dumps({"folder": str(place), "start": start, "rows": made}))

@@ -28,8 +28,13 @@ def bounds(count: int, number: int, of: int) -> tuple[int, int]:
     return min(count, parts * (number - 1) // of * PART_ROWS), min(count, parts * number // of * PART_ROWS)
 
 
-def make_shard(recipe: Recipe, out: Path | str, number: int, of: int, limits: Limits = UNLIMITED, on: str = fleet.HERE) -> tuple[Path, int, int]:
-    """(folder of the shard's parts, its first row, how many of its rows are finished). Goes on where an earlier call stopped.
+def make_shard(
+    recipe: Recipe, out: Path | str, number: int, of: int, limits: Limits = UNLIMITED, on: str = fleet.HERE, replace: bool = False
+) -> tuple[Path, int, int]:
+    """(folder of the shard's parts, its first row, how many of its rows are finished). Goes on where an earlier call stopped, and behind the rows
+    that a run without shards has finished.
+
+    replace: as of `run`; the jobs after the first find their own recipe.
 
     Raises ComponentError where a run cannot be divided, StoreError where the run folder holds another recipe's results.
     """
@@ -39,12 +44,13 @@ def make_shard(recipe: Recipe, out: Path | str, number: int, of: int, limits: Li
     store = Store(Path(out) / recipe.name)
     with store.held(wait=True):  # the first job fits the teacher, the others find it
         sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
-        claim(store, recipe, False)
+        claim(store, recipe, replace)
         names = step_names(recipe, sample)
         fit(store, names["teacher"], recipe, sample, UNLIMITED.deadline())
+        finished = max(rows_done(store.path(names["candidates"] + ending)) for ending in ("", ".partial"))
     fitted, (start, stop) = store.path(names["teacher"]), bounds(recipe.generate.count, number, of)
     whole = store.path(names["candidates"])
-    start = max(start, min(stop, rows_done(whole), rows_done(whole) // PART_ROWS * PART_ROWS))
+    start = max(start, min(stop, finished))
     shard = Store(shard_folder(whole, start, stop))
     teacher = own("generator", recipe.generator, lambda: recipe.generator.settings.load(fitted, sample.task, recipe.model.name))
 
@@ -53,7 +59,7 @@ def make_shard(recipe: Recipe, out: Path | str, number: int, of: int, limits: Li
 
     with shard.held(), hands(on, recipe, sample, teacher, fitted, here) as session:
         allowance = Allowance(recipe.generate.max_tokens, limits.tokens, limits.deadline(), Purse(limits.cost))
-        if start + rows_done(shard.root, start) < stop:
+        if start + rows_done(shard.root, start) < stop or (start < stop and not (shard.root / "engine.json").exists()):
             opened, how, seed = session(teacher.model), recipe.generate.sampling, seed_for(recipe.seed, "candidates")
             work = (shard.root, teacher, opened, sample, stop, seed, how)
             own("engine", recipe.engine, lambda: complete(*work, allowance=allowance, start=start))

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from seedbed.errors import StoreError
 
@@ -365,16 +365,17 @@ def write_part(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def read_parts(folder: Path) -> Iterator[dict[str, Any]]:
     """Records of all parts, in order of parts and rows. Raises StoreError for a damaged one."""
-    for part in _parts(folder, "record"):
-        yield from map(json.loads, part)
+    for _, records in each_part(folder, "record"):
+        yield from map(json.loads, records)
 
 
 def indices_of(folder: Path) -> list[int]:
     """The index of each row of `read_parts`. Raises StoreError for a part that is damaged anywhere."""
-    return [index for part in _parts(folder, "index") for index in part]
+    return [index for _, part in each_part(folder) for index in part]
 
 
-def _parts(folder: Path, column: str) -> Iterator[list[Any]]:
+def each_part(folder: Path, column: Literal["index", "record"] = "index") -> Iterator[tuple[Path, list[Any]]]:
+    """Each part's file and a column of its rows, in order. Raises StoreError for a part that is damaged anywhere."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -386,4 +387,4 @@ def _parts(folder: Path, column: str) -> Iterator[list[Any]]:
             found = table.column(column).to_pylist()
         except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             raise StoreError(f"{path} is damaged: {error}. Remove the folder {folder} and run again; other steps stay.") from error
-        yield found
+        yield path, found
