@@ -32,6 +32,10 @@ def test_what_is_resolved_reads_back_to_itself() -> None:
         assert again.to_toml() == loaded.to_toml()
     split = recipe.build(GOOD | {"sample": {"fit": "../examples/helpdesk.csv", "test": "../examples/helpdesk.csv"}}, ROOT / "recipes")
     assert recipe.build(tomllib.loads(split.to_toml()), ROOT / "recipes") == split
+    labelled = recipe.build(GOOD | {"annotate": {"path": "examples/helpdesk.csv"}, "annotator": [{"kind": "classifier"}]}, ROOT)
+    assert recipe.build(tomllib.loads(labelled.to_toml()), ROOT) == labelled
+    with pytest.raises(RecipeError, match="both say what the pool is"):
+        recipe.build(tomllib.loads(labelled.to_toml()) | {"annotate": {"path": "examples/other.csv"}}, ROOT)
 
 
 def test_a_resolved_recipe_read_back_is_the_same_in_every_fingerprint() -> None:

@@ -313,7 +313,7 @@ def _with_pool(sample: SampleSpec | None, annotate: Annotate | None, problems: l
     """The sample, with the file of [annotate] as its pool."""
     if sample is None or annotate is None or annotate.path is None:
         return sample
-    if sample.pool or sample.hide:
+    if sample.hide or sample.pool not in (None, annotate.path):  # the same twice stands in a resolved recipe
         problems.append(f"[annotate] path = {annotate.path!r} and [sample] {'pool' if sample.pool else 'hide'} both say what the pool is. Give one.")
     return sample.model_copy(update={"pool": annotate.path, "hide": False})
 
