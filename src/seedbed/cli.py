@@ -185,7 +185,7 @@ def compare(
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Several ways to grow in one table: which helped? Arms x modes x seeds at an equal number of kept rows, against the real rows alone."""
+    """Several ways to grow in one table: which of them help. Arms x modes x seeds at an equal number of kept rows, against the real rows alone."""
     from seedbed import recipe as recipes
     from seedbed.compare import compare as carry_out
     from seedbed.compare import table
