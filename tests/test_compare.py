@@ -124,6 +124,16 @@ def test_a_student_of_an_arm_has_a_control_of_its_own(tmp_path: Path) -> None:
         assert arm["gain"] == pytest.approx(arm["mean"] - real["mean"])
 
 
+def test_a_damaged_unit_costs_its_file_and_no_step(tmp_path: Path, compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    units = Path(shutil.copytree(compared[0], tmp_path / "side-compare")) / "units.jsonl"
+    units.write_bytes(b"x" + units.read_bytes()[1:])
+    with pytest.raises(StoreError, match=r"units.jsonl: damaged at byte 0. Remove this file and run again"):
+        compare(recipes.build(BASE, ROOT), MODES, seeds=2, out=tmp_path)
+    units.unlink()
+    whole = compare(recipes.build(BASE, ROOT), MODES, seeds=2, out=tmp_path)
+    assert [r | {"seconds": 0} for r in whole.rows] == [r | {"seconds": 0} for r in compared[1]]
+
+
 def test_another_sample_is_refused(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     with pytest.raises(StoreError, match="another sample or seed"):
         compare(recipes.build(BASE | {"seed": 4}, ROOT), MODES, seeds=1, out=compared[0].parent)

@@ -217,7 +217,7 @@ def journalled(path: Path) -> Iterator[Any]:
             good += len(line)
     if good < size:
         if good + len(line) < size:
-            raise StoreError(f"{path}: damaged at byte {good}. Remove the folder {path.parent.name} and run again; other steps stay.")
+            raise StoreError(f"{path}: damaged at byte {good}. Remove this file and run again; what stands in others stays.")
         os.truncate(path, good)
 
 
