@@ -44,6 +44,12 @@ def test_a_clean_run_passes_every_check(made: tuple[Path, Path]) -> None:
     assert [c.name for c in unread] == ["names", "verdicts", "measures"] and all("give --recipe" in c.why for c in unread)
 
 
+def test_a_run_that_kept_no_row_is_no_damaged_one(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}\n")
+    with pytest.raises(StoreError, match=r"kept no row, so that there is nothing to verify. Why: seedbed show .* dropped."):
+        verify(tmp_path)
+
+
 def test_each_row_says_how_it_was_made(made: tuple[Path, Path]) -> None:
     (file,) = (made[0] / "dataset/data").glob("*.parquet")
     row = pq.read_table(file).to_pylist()[0]["provenance"]

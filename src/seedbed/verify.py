@@ -80,6 +80,8 @@ class _Run:
         if not (root / "manifest.json").is_file():
             raise StoreError(f"{root} holds no finished run: it has no manifest.json. Give the folder of one, for example runs/helpdesk.")
         self.root, self.manifest = root, read_json(root / "manifest.json")
+        if self.manifest == {}:  # as RunFailed leaves it
+            raise StoreError(f"{root} holds a run that kept no row, so that there is nothing to verify. Why: seedbed show {root} dropped.")
         steps = self.manifest.get("steps", {}) if isinstance(self.manifest, dict) else None
         if not isinstance(steps, dict) or not all(re.fullmatch(r"\w[\w.-]*", str(name)) for name in steps.values()):
             raise StoreError(f"{root / 'manifest.json'} is damaged: its steps are no names of folders in the run. Got {steps!r:.80}.")
