@@ -157,6 +157,11 @@ def test_an_adapter(tmp_path: Path) -> None:
         how = Sampling(0.0, 1.0, 12)
         assert dict(session.complete(iter(asked), how)) == dict(local.complete(iter(asked), how))
         assert session.describe()["score"] == {"score:adapter": ""}
+        words = ["music", "musical", " play it again", ""]
+        for _, prompt in asked:
+            for (a, n), (b, m) in zip(session.score(prompt, words, ended=True), local.score(prompt, words, ended=True), strict=True):
+                assert (a, n) == (pytest.approx(b, abs=1e-2), m)
+        assert session.describe()["restarts"] == 0
         with pytest.raises(EngineError, match="opened with"):
             list(session.complete(iter(texts(1)), how))
     finally:

