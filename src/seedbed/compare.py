@@ -98,15 +98,13 @@ def compare(
     for arm in arms:
         need_weights(arm.recipe)
     store = Store(Path(out) / f"{recipe.name}-compare")
-    with store.held():
-        _claim(store, recipe)
-        with closing(Journal(store.path("units.jsonl"))) as journal:
-            return _Table(store, arms, seeds, _Clock(hours), journal, say).fill()
+    with store.held(), closing(Journal(store.path("units.jsonl"))) as journal:
+        return _Table(store, arms, seeds, _Clock(hours), journal, say).fill()
 
 
-def _claim(store: Store, recipe: Recipe) -> None:
-    """One folder, one comparison; more seeds, arms or modes are the same one going on."""
-    facts = {"sample": recipe.sample.model_dump(mode="json"), "task": recipe.task.kind, "seed": recipe.seed}
+def _claim(store: Store, recipe: Recipe, sample: Sample) -> None:
+    """One folder, one comparison, of these rows wherever their file is; more seeds, arms or modes are the same one going on."""
+    facts = {"sample": step_names(recipe, sample)["sample"]}
     path = store.path("compare-of.json")
     if path.exists() and read_json(path) != facts:
         raise StoreError(f"{store.root} holds a comparison on another sample or seed. Give another name or --out, or remove the folder.")
@@ -148,6 +146,7 @@ class _Table:
         self.samples: list[Sample] = [
             load_sample(base.sample, base.task, seed_for(base.seed, "compare", s) if s else base.seed, base.base) for s in range(seeds)
         ]
+        _claim(store, base, self.samples[0])
         for sample in self.samples[1:]:
             assert [e.id for e in sample.test] == [e.id for e in self.samples[0].test], "a seed never redraws the test"
 
@@ -166,10 +165,10 @@ class _Table:
         write_text(self.store.path("compare.md"), table(rows))
         return Compared(self.store.root, rows, unfinished)
 
-    def _grow(self) -> tuple[dict[tuple[int, int], _Cell], dict[int, str]]:
-        """(cells by arm and seed, as far as the time goes; arm -> why one of its cells failed)."""
+    def _grow(self) -> tuple[dict[tuple[int, int], _Cell], dict[tuple[int, int], str]]:
+        """(cells by arm and seed, as far as the time goes; of the others of these, why they have none)."""
         cells: dict[tuple[int, int], _Cell] = {}
-        failed: dict[int, str] = {}
+        failed: dict[tuple[int, int], str] = {}
         for s in range(self.seeds):
             for i, arm in enumerate(self.arms):
                 if self.clock.over():
@@ -189,7 +188,7 @@ class _Table:
                 if rows:
                     cells[i, s] = _Cell(arm, s, grown, rows)
                 else:
-                    failed[i] = f"seed {s + 1} kept no row: {_reasons(grown)}"
+                    failed[i, s] = f"seed {s + 1} kept no row: {_reasons(grown)}"
         return cells, failed
 
     def _seeded(self, arm: Arm, s: int) -> Recipe:
@@ -239,9 +238,12 @@ class _Table:
 
         return line | self._numbers(ruler, arm, {s: runs(s) for s in range(self.seeds)}, versus_real=name == FULL)
 
-    def _row(self, i: int, arm: Arm, cells: Mapping[tuple[int, int], _Cell], budget: int, failed: Mapping[int, str]) -> dict[str, Any]:
+    def _row(self, i: int, arm: Arm, cells: Mapping[tuple[int, int], _Cell], budget: int, failed: Mapping[tuple[int, int], str]) -> dict[str, Any]:
         ruler, reason = self._ruler(arm)
         mine = [cells[i, s] for s in range(self.seeds) if (i, s) in cells]
+        without = [failed[i, s] for s in range(self.seeds) if (i, s) in failed]
+        missing = self.seeds - len(mine) - len(without)
+        reasons = [*without, f"{missing} of {self.seeds} seeds missing: {self.clock}" if missing and str(self.clock) else "", untuned(arm.recipe)]
         least = min((len(cell.rows) for cell in mine), default=0)
         n = min(budget, least)
         line = _line(arm.name, arm.mode, arm, max(len(s.fit) for s in self.samples), n, ruler.metric) | {"kept": [len(c.rows) for c in mine]}
@@ -250,8 +252,7 @@ class _Table:
         line |= {"tokens": sum(self._tokens(cell) for cell in mine)}
         line |= self._measures(mine, n)
         if not mine or reason:
-            why = reason if mine else failed.get(i) or str(self.clock)
-            return line | {"note": "; ".join(filter(None, [why, untuned(arm.recipe)]))}
+            return line | {"note": "; ".join(filter(None, [reason if mine else "", *reasons]))}
         equal = {cell.seed: self._learned(cell, n) for cell in mine}
         line |= self._numbers(ruler, arm, equal, versus_real=True)
         every = {cell.seed: self._learned(cell, len(cell.rows)) for cell in mine}
@@ -259,14 +260,7 @@ class _Table:
         line |= {f"all_{key}": whole[key] for key in ("mean", "gain", "gain_low", "gain_high")} | {
             "all_kept": least if least == max(line["kept"]) else line["kept"]
         }
-        notes = [
-            line["note"],
-            failed.get(i, ""),
-            untuned(arm.recipe),
-            f"kept {least} rows, too few for the {budget} of the others" if n < budget else "",
-        ]
-        missing = self.seeds - len(mine)
-        notes.append(f"{missing} of {self.seeds} seeds missing: {self.clock}" if missing and str(self.clock) else "")
+        notes = [line["note"], *reasons, f"kept {least} rows, too few for the {budget} of the others" if n < budget else ""]
         return line | {"note": "; ".join(dict.fromkeys(filter(None, notes)))}
 
     def _tokens(self, cell: _Cell) -> int:
