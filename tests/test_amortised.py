@@ -97,9 +97,13 @@ def test_no_change_gives_back_the_decoder_and_a_change_is_merged_exactly(made: P
     assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())
 
 
-def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folded", [256, 0])
+def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folded: int
+) -> None:
     from seedbed.lm import adapt
 
+    monkeypatch.setattr(adapt, "FOLDED", folded)
     sample, soft = tiny_sample(), Soft(prompt="amortised", decoder=str(made), tokens=4, epochs=2, batch=8)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
@@ -112,6 +116,10 @@ def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(made: P
     assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in stopped.iterdir()}
     form = json.loads((whole / "training.json").read_text())["forms"]["amortised"]
     assert form["level"] == min(form["levels"], key=form["levels"].get) and set(form["levels"]) == set(LEVELS)
+    if not folded and form["level"] != "none":
+        assert form["dev"] == pytest.approx(form["levels"][form["level"]], abs=1e-4), (
+            "judged by dev alone, the best level's fit is the one that stays"
+        )
     teacher = soft.load(whole, sample.task, "seedling")
     rows = list(teacher.rows(sample, 20, 0))
     labels = {e.id: e.fields["label"] for e in sample.fit}

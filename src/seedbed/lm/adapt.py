@@ -105,15 +105,19 @@ def adapt(
     level = min(means, key=lambda name: (means[name], LEVELS.index(name)))
     if level == "none":
         return decoder, {"level": level, "levels": means, "log": []}
-    net, log = _train(lm, decoder, level, fit, dev, how, seed, out / f"checkpoint-amortised-{level}.safetensors", deadline)
+    net, log = _train(lm, decoder, level, fit, dev, how, seed, _checkpoint(out, level), deadline)
     return net, {"level": level, "levels": means, "log": log}
 
 
 def _losses(
     lm: LM, decoder: SoftPrompt, fit: Rows, dev: Rows, how: train.Fitting, seed: int, out: Path, deadline: Deadline
 ) -> dict[Level, list[tuple[float, int]]]:
-    """Level -> (nats a token, tokens) of each fold; only folds that every level was measured on, at least `none` on all of dev."""
+    """Level -> (nats a token, tokens) of each fold; only folds that every level was measured on, at least `none` on all of dev.
+
+    A fit on `fit` itself leaves its checkpoint, so that the chosen level's is not made again.
+    """
     folds = _folds(fit, dev, seed)
+    alone = len(folds) == 1
     path = out / "checkpoint-levels.json"
     known: dict[str, float] = read_json(path) if path.exists() else {}
     found: dict[Level, list[tuple[float, int]]] = {level: [] for level in LEVELS}
@@ -128,7 +132,8 @@ def _losses(
                 elif deadline.over():
                     break
                 else:
-                    log = _train(lm, decoder, level, train_on, judged, how, seed_for(seed, "fold", number), None, deadline)[1]
+                    drawn, kept = (seed, _checkpoint(out, level)) if alone else (seed_for(seed, "fold", number), None)
+                    log = _train(lm, decoder, level, train_on, judged, how, drawn, kept, deadline)[1]
                     if "cut" in log[-1]:
                         break
                     known[name] = min(entry["dev"] for entry in log)
@@ -140,6 +145,10 @@ def _losses(
     if not found["none"]:  # the time was up before a fold was whole
         found["affine"] = [(0.0, 1)]
     return found
+
+
+def _checkpoint(out: Path, level: Level) -> Path:
+    return out / f"checkpoint-amortised-{level}.safetensors"
 
 
 def _folds(fit: Rows, dev: Rows, seed: int) -> list[tuple[Rows, Rows]]:
