@@ -17,7 +17,7 @@ from test_run import ROOT, TOY, _snapshot
 
 from seedbed import candidates, fleet
 from seedbed import recipe as recipes
-from seedbed.errors import ComponentError, EngineError, StoreError
+from seedbed.errors import ComponentError, EngineError, RecipeError, StoreError
 from seedbed.limits import Limits
 from seedbed.run import run
 from seedbed.shards import bounds, make_shard
@@ -85,6 +85,11 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     auto = QUICK | {"generate": QUICK["generate"] | {"count": "auto"}}
     with pytest.raises(ComponentError, match="--shard divides rows whose number is known"):
         make_shard(recipes.build(auto, ROOT), tmp_path, 1, 2)
+    with pytest.raises(RecipeError, match="money is counted where rows are completed"):
+        make_shard(recipes.build(QUICK, ROOT), tmp_path, 1, 2, Limits(cost=1.0), on="ray")
+    with pytest.raises(RecipeError, match="no engine of the recipe has a price"):
+        make_shard(recipes.build(QUICK, ROOT), tmp_path, 1, 2, Limits(cost=1.0))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--shard", "0/3"), ("--shard", "4/3"), ("--shard", "x"), ("--on", "there")])

@@ -64,7 +64,7 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limi
     RunFailed when no row is kept, GateFailed when all is written and a gate of `gates` has not passed, and what the parts raise.
     """
     need_weights(recipe)
-    _need_price(recipe, limits, on)
+    need_price(recipe, limits, on)
     store = Store(Path(out) / recipe.name)
     with store.held():
         timer = Timer(_earlier(store, ".seconds.json"), Purse(limits.cost, sum(_earlier(store, ".cost.json").values())))
@@ -293,7 +293,7 @@ def _earlier(store: Store, name: str) -> dict[str, float]:
     return found
 
 
-def _need_price(recipe: Recipe, limits: Limits, on: str) -> None:
+def need_price(recipe: Recipe, limits: Limits, on: str) -> None:
     """Raises RecipeError where money is limited and nothing has a price, or rows are completed elsewhere: the limit would never hold."""
     if limits.cost is not None and on != fleet.HERE:
         raise RecipeError([f"--max-cost: money is counted where rows are completed, and with on = {on!r} that is elsewhere. Leave one of both out."])

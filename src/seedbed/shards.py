@@ -16,7 +16,7 @@ from seedbed.grow import fit, hands, own, step_names
 from seedbed.limits import UNLIMITED, Allowance, Limits, Purse
 from seedbed.recipe import Recipe
 from seedbed.relay import Relay
-from seedbed.run import claim
+from seedbed.run import claim, need_price
 from seedbed.store import Store, write_json
 from seedbed.types import ModelRef, Session, seed_for
 from seedbed.weights import need_weights
@@ -36,8 +36,10 @@ def make_shard(
 
     replace: as of `run`; the jobs after the first find their own recipe.
 
-    Raises ComponentError where a run cannot be divided, StoreError where the run folder holds another recipe's results.
+    Raises ComponentError where a run cannot be divided, RecipeError where a limit of money would not hold, StoreError where the run folder holds
+    another recipe's results.
     """
+    need_price(recipe, limits, on)
     need_weights(recipe)
     if not recipe.generate.count or recipe.generate.auto:
         raise ComponentError("--shard divides rows whose number is known. Give generate.count as a number above 0, or leave --shard out.")
