@@ -43,7 +43,7 @@ TEXTS: dict[str, dict[str, Any]] = {
 COUNT = {"slurp": 1500, "rte": 400, "boolq": 400, "multirc": 400, "webnlg": 1000, "sgd": 1000}
 """Candidates made anew."""
 TOKENS = {"slurp": 48, "rte": 64, "boolq": 48, "multirc": 64, "webnlg": 96, "sgd": 64}
-STUDENTS: dict[str, dict[str, Any]] = {"labels": {"kind": "linear", "features": "tfidf"}, "texts": {"kind": "causal", "layers": 2}}
+STUDENTS: dict[str, dict[str, Any]] = {"labels": {"kind": "linear", "features": "tfidf"}, "texts": {"kind": "causal", "layers": 2, "epochs": 4}}
 
 
 def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
@@ -83,7 +83,7 @@ def recipe_of(task: str, files: dict[str, str], fraction: float, names: Collecti
             "sample": {**files, "fraction": fraction, "hide": True},
             "task": LABELS.get(task) or TEXTS[task],
             "engine": {"kind": "local", "slots": 128, "cache": 512 if task in ("boolq", "multirc", "rte") else 384},
-            "generator": {"kind": "finetune", "epochs": 10, "patience": 2},
+            "generator": {"kind": "finetune", "epochs": 10 if labels else 3, "patience": 2},
             "generate": {"count": COUNT[task], "max_tokens": TOKENS[task], "top_p": 0.95},
             "student": STUDENTS["labels" if labels else "texts"],
             "annotator": likelihood,
