@@ -11,7 +11,7 @@ from seedbed.stats import Z_POWER, Difference, bootstrap_mean, equal_draw, paire
 
 
 def points(rows: np.ndarray):  # a scorer of one seed's right (1) and wrong (0) rows
-    return lambda s, picked: 100 * float(rows[picked].mean())
+    return lambda s, picked: 100 * rows[picked].mean(axis=1)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,9 @@ def test_pairing_removes_what_the_rows_share() -> None:
 
 def test_the_spread_over_seeds_counts_for_each_arm() -> None:
     a, b = np.array([50.0, 56.0, 53.0]), np.array([60.0, 70.0])
-    found = paired_difference(3, 2, 10, lambda s, picked: a[s], lambda s, picked: b[s], seed=5, draws=4000)
+    found = paired_difference(
+        3, 2, 10, lambda s, picked: np.full(len(picked), a[s]), lambda s, picked: np.full(len(picked), b[s]), seed=5, draws=4000
+    )
     assert found.mean == pytest.approx(65 - 53)
     assert found.se == pytest.approx(math.sqrt(a.var() / 3 + b.var() / 2), rel=0.05)
 

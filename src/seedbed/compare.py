@@ -17,12 +17,12 @@ from typing import Any
 from seedbed.candidates import tokens_of
 from seedbed.data import load_sample
 from seedbed.errors import RecipeError, StoreError
-from seedbed.gain import FULL_ROWS, Ruler, Scorer, decisive, lessons
+from seedbed.gain import FULL_ROWS, Ruler, decisive, lessons
 from seedbed.grow import Grown, Timer, grow, own, step_names
 from seedbed.limits import Limits
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured
-from seedbed.stats import equal_draw
+from seedbed.stats import Scorer, equal_draw
 from seedbed.store import Journal, Store, fingerprint, read_json, write_json, write_text
 from seedbed.types import Example, Sample, seed_for
 from seedbed.weights import need_weights, untuned

@@ -6,10 +6,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from seedbed.gain import Ruler, Scorer, lessons
+from seedbed.gain import Ruler, lessons
 from seedbed.grow import Grown, Timer, grow, own
 from seedbed.limits import Limits
 from seedbed.recipe import Recipe
+from seedbed.stats import Scorer
 from seedbed.store import Store
 from seedbed.types import Sample, seed_for
 
