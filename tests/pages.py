@@ -50,6 +50,22 @@ class Shown:
         return bool(re.fullmatch(re.escape(_tidy(self.text)).replace(r"\.\.\.", ".*"), _tidy(self.got), re.S))
 
 
+def seedbed(arguments: list[str]) -> tuple[int, str, str]:
+    """(exit status, standard output, standard error) of the command line, run in this process: a new one imports for seconds."""
+    from seedbed import cli
+
+    argv, sys.argv = sys.argv, ["seedbed", *arguments]
+    out, complaint, status = io.StringIO(), io.StringIO(), 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaint):
+            cli.main()
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        sys.argv = argv
+    return status, out.getvalue(), complaint.getvalue()
+
+
 def _tidy(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
 
@@ -136,19 +152,8 @@ class Desk:
 
     def seedbed(self, arguments: list[str]) -> tuple[int, str, str]:
         """(exit status, standard output, standard error) of the command line, run in this process."""
-        from seedbed import cli
-
         self.log.append(shlex.join(arguments))
-        argv, sys.argv = sys.argv, ["seedbed", *arguments]
-        out, complaint, status = io.StringIO(), io.StringIO(), 0
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaint):
-                cli.main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        finally:
-            sys.argv = argv
-        return status, out.getvalue(), complaint.getvalue()
+        return seedbed(arguments)
 
     def _piece(self, body: str) -> None:
         from seedbed.recipe import build

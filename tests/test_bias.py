@@ -18,12 +18,16 @@ from seedbed.errors import RecipeError
 from seedbed.filters.balance import Balance
 from seedbed.groups import NONE, SEVERAL, Groups
 from seedbed.metrics.bias import Bias, amplification
+from seedbed.parts import Component
+from seedbed.students.linear import Linear
 from seedbed.task import Task
 from seedbed.types import Candidate, Example, Measure, Sample
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = {"women": ("she", "her", "woman"), "men": ("he", "his", "man")}
 TASK = Task("classification", ("text",), "label", labels=("nurse", "pilot"))
+WORDS_ALONE = Component("linear", "student:linear:1:", Linear(features="tfidf"))
+"""Learns the groups' words in a twentieth of the time that embedding takes."""
 THINGS = "lamp radio alarm door song train mail oven list game bread shirt river cloud".split()
 
 
@@ -46,7 +50,7 @@ def sample(seed: int, n: int = 200, alike: float = 0.5) -> Sample:
 
 
 def measured(real: Sample, kept: list[Example], seed: int = 0, **settings: Any) -> dict[str, Measure]:
-    found = Bias(**({"groups": WORDS} | settings)).measure(real, kept, seed)
+    found = Bias(**({"groups": WORDS, "student": WORDS_ALONE} | settings)).measure(real, kept, seed)
     for m in found:
         assert m.note and (m.value is None or m.low is None or m.high is None or m.low <= m.value <= m.high), m
     return {m.name: m for m in found}

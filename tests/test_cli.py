@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 from typer.testing import CliRunner
 
@@ -40,8 +42,11 @@ kind = "linear"
 """
 
 
-def seedbed(*args: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "seedbed.cli", *map(str, args)], capture_output=True, text=True, cwd=cwd)
+def seedbed(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """As a process of its own would end; an exception that would be its traceback goes on here."""
+    words = list(map(str, args))
+    with contextlib.chdir(ROOT):
+        return subprocess.CompletedProcess(words, *pages.seedbed(words))
 
 
 @pytest.fixture(scope="module")
