@@ -101,17 +101,15 @@ def _copied(sample: Sample, kept: Sequence[Example]) -> list[Measure]:
             if places:
                 gravest.append((SPLITS.index(places[0].split), text, e.id, places[0]))
         # No p: kept rows may copy from any split, test rows from fit alone, so that the two are not exchangeable.
-        inside = [_look(known["fit"], text, near) for text in test]
-        whole = _rate(rate, len(gravest), len(kept), any(real.values()), inside, bool(real["fit"]), "real: share of test rows that stand in fit")
+        beside = {split: [_look(known[split], text, near) for text in (dev if split == "test" else test)] for split in SPLITS}
+        whole = _rate(rate, len(gravest), len(kept), any(real.values()), beside["fit"], bool(real["fit"]), "real: share of test rows that stand in fit")
         shown = tuple(_shown(name, text, c) for _, text, name, c in sorted(gravest, key=lambda row: row[:3])[:EVIDENCE])
         found.append(replace(whole, p=None, rows=shown))
         for split in SPLITS[::-1]:
             if split == "other" and not real["other"]:
                 continue
-            others, named = (dev, "dev") if split == "test" else (test, "test")
-            beside = [_look(known[split], text, near) for text in others]
-            told = f"real: share of {named} rows that stand in {split}"
-            found.append(_rate(f"{rate}_{split}", copies[split], len(kept), bool(real[split]), beside, bool(real[split]), told))
+            told = f"real: share of {'dev' if split == 'test' else 'test'} rows that stand in {split}"
+            found.append(_rate(f"{rate}_{split}", copies[split], len(kept), bool(real[split]), beside[split], bool(real[split]), told))
     return found
 
 
