@@ -102,7 +102,9 @@ def _copied(sample: Sample, kept: Sequence[Example]) -> list[Measure]:
                 gravest.append((SPLITS.index(places[0].split), text, e.id, places[0]))
         # No p: kept rows may copy from any split, test rows from fit alone, so that the two are not exchangeable.
         beside = {split: [_look(known[split], text, near) for text in (dev if split == "test" else test)] for split in SPLITS}
-        whole = _rate(rate, len(gravest), len(kept), any(real.values()), beside["fit"], bool(real["fit"]), "real: share of test rows that stand in fit")
+        whole = _rate(
+            rate, len(gravest), len(kept), any(real.values()), beside["fit"], bool(real["fit"]), "real: share of test rows that stand in fit"
+        )
         shown = tuple(_shown(name, text, c) for _, text, name, c in sorted(gravest, key=lambda row: row[:3])[:EVIDENCE])
         found.append(replace(whole, p=None, rows=shown))
         for split in SPLITS[::-1]:
