@@ -69,9 +69,8 @@ def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limi
     with store.held():
         timer = Timer(_earlier(store, ".seconds.json"), Purse(limits.cost, sum(_earlier(store, ".cost.json").values())))
         sample: Sample = timer.time("sample", lambda: load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base))
-        claim(
-            store, recipe, replace
-        )  # not before its rows can be read: a recipe that is then corrected is no other one, and nothing is given up for it
+        # Not before its rows can be read: a recipe that is then corrected is no other one, and nothing is given up for it.
+        claim(store, recipe, replace)
         try:
             return _steps(store, recipe, sample, timer, replace, limits, on)
         finally:
