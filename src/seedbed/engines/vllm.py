@@ -149,9 +149,8 @@ class VllmSession:
         """What continuations begin with alike is asked once."""
         import torch
 
-        vectors = self.embeds.vectors(prompt) if prompt.soft else None
-        known = self.embeds.ids(prompt)
-        self._fits(len(known if vectors is None else vectors) + max(map(len, encoded), default=0) + 1)
+        prefix = self.embeds.vectors(prompt) if prompt.soft else self.embeds.ids(prompt)
+        self._fits(len(prefix) + max(map(len, encoded), default=0) + 1)
         following: dict[tuple[int, ...], set[int]] = {}
         for ids in encoded:
             for i, token in enumerate(ids):
@@ -161,11 +160,12 @@ class VllmSession:
         for i, path in enumerate(before):
             wanted = sorted(following[path])
             here = how | {"logprobs": len(wanted), "logprob_token_ids": wanted}
-            if vectors is None:
-                asked.append((i, _Request({**here, "ids": known + list(path)}, self._adapter(prompt))))
+            if isinstance(prefix, list):
+                request = _Request({**here, "ids": [*prefix, *path]}, self._adapter(prompt))
             else:
-                behind = torch.cat([vectors, self.embeds.lm.vectors(torch.tensor(path, dtype=torch.long)).float()])
-                asked.append((i, _Request(here, self._adapter(prompt), behind)))
+                vectors = torch.cat([prefix, self.embeds.lm.vectors(torch.tensor(path, dtype=torch.long)).float()])
+                request = _Request(here, self._adapter(prompt), vectors)
+            asked.append((i, request))
         logs = {before[i]: self._answered(end).logs[0] for i, end in self._run(asked)}
         return [math.fsum(logs[tuple(ids[:i])][token] for i, token in enumerate(ids)) for ids in encoded]
 
