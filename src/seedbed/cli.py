@@ -80,10 +80,10 @@ def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer cop
         sample = load_sample(loaded.sample, loaded.task, loaded.seed, loaded.base)
     except DataError as error:
         raise RecipeError([str(error)]) from error
-    print(f"{recipe}: good. fit {len(sample.fit)}, dev {len(sample.dev)}, test {len(sample.test)} rows; {len(sample.task.labels)} labels.")
+    print(f"{recipe}: good. fit {len(sample.fit)}, dev {len(sample.dev)}, test {len(sample.tested)} rows; {len(sample.task.labels)} labels.")
     print("".join(f"note: {line} Without it the recipe can be priced, not run.\n" for line in absent(loaded)), end="")
     if loaded.task.target and (advice := more_test(sample, loaded.sample)):
-        print(f"note: the gain will not be measured: it needs {MIN_TEST} test rows, got {len(sample.test)}. {advice}")
+        print(f"note: the gain will not be measured: {advice}")
     few = min(len(sample.fit), len(sample.dev) + len(sample.test))
     if few < MIN_TEST and any(m.kind == "mauve" for m in loaded.metrics):
         print(f"note: MAUVE will not be measured: it needs {MIN_TEST} rows of fit, of dev + test together and kept; the fewest here are {few}.")

@@ -95,6 +95,8 @@ def compare(
     Raises RecipeError, StoreError where the folder holds another comparison, and what the parts raise.
     """
     arms = arms_of(recipe, modes)
+    if recipe.sample.folds:
+        raise RecipeError([f"[sample] folds = {recipe.sample.folds}: a comparison is made on one test. Give test_share in its place."])
     for arm in arms:
         need_weights(arm.recipe)
     store = Store(Path(out) / f"{recipe.name}-compare")

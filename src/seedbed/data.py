@@ -3,6 +3,7 @@
 How a sample is split: test first, and it does not depend on the seed, so that seeds share one test; then `rows` training rows are
 drawn by the seed, and dev is taken from those. Labels are spread in proportion (largest remainder), a label with a single row goes
 to fit, and rows of the same passage, input or group never stand on two sides. (Files that come split already are left as they are.)
+With `folds` no row is set aside for the test: each row is in the test of one fold, whose training rows are the others.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ class SampleSpec(BaseModel):
     pool: inputs without targets. hide: the pool is the left-out rows, without their targets: to try out what annotating is worth where all
     rows are labelled. rows or fraction: how many training rows (fit + dev; with a dev file: fit rows, and at most as many
     of dev) to use, the others become `Sample.more`. dev_share: share of the training rows that becomes dev. test_share: share of the
-    rows that becomes test, 0 for none. canaries: rows with random words that are planted among what the teacher learns, to see whether it gives
-    them away (metric `membership`); each stands there canary_repeats times. A run with them is an audit: do not use its rows. File names are
+    rows that becomes test, 0 for none. folds: in its place, for few rows: each is in the test of one fold. The run's rows are grown from all, and
+    their gain is that of rows grown anew in each fold, without its test rows. canaries: rows with random words that are planted among what the
+    teacher learns, to see whether it gives them away (metric `membership`); each stands there canary_repeats times. A run with them is an audit:
+    do not use its rows. File names are
     relative to the recipe; `hub:owner/name:split` is allowed. license: of these rows, as the hub spells it (`cc-by-4.0`), for the dataset's card.
     """
 
@@ -54,6 +57,7 @@ class SampleSpec(BaseModel):
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    folds: Annotated[int, Field(ge=2, le=20)] | None = None
     canaries: Annotated[int, Field(ge=0, le=1000)] = 0
     canary_repeats: Annotated[int, Field(ge=1, le=1000)] = 1
     license: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")] | None = None
@@ -75,15 +79,18 @@ class SampleSpec(BaseModel):
         if self.hide and self.rows is None and self.fraction is None:
             problems.append("'hide' hides the targets of the rows that 'rows' or 'fraction' leave out. Got neither, give one.")
         for share in sorted(self.idle & self.model_fields_set):
-            problems.append(f"'{share}' has no use when '{share.removesuffix('_share')}' names a file. Give one of them.")
+            why = "'folds' makes each row a test row once" if self.folds and share == "test_share" else f"'{share[:-6]}' names a file"
+            problems.append(f"'{share}' has no use when {why}. Give one of them.")
+        if self.folds and self.test:
+            problems.append("'folds' tests on the training rows, each once, and 'test' names a file of test rows. Give one of them.")
         if problems:
             raise ValueError(" ".join(problems))
         return self
 
     @property
     def idle(self) -> set[str]:
-        """The shares that a named file leaves without use."""
-        return {f"{name}_share" for name in ("dev", "test") if getattr(self, name)}
+        """The shares that a named file, or folds, leave without use."""
+        return {f"{name}_share" for name in ("dev", "test") if getattr(self, name)} | ({"test_share"} if self.folds else set())
 
 
 def examples(table: Table, task: Task, *, need_target: bool = True) -> tuple[Example, ...]:
@@ -183,11 +190,26 @@ def load_sample(spec: SampleSpec, task: Task, seed: int, base: Path) -> Sample:
     main = "path" if spec.path else "fit"
     _check_columns(task, tables, tables.get("test", tables[main]))
     files = _own_ids({part: examples(table, task, need_target=part != "pool") for part, table in tables.items()})
-    if "test" in files:
-        test, train = files["test"], files[main]
-    else:
-        test, train = _choose(task, files[main], round(spec.test_share * len(files[main])), 0, whole=True)
-    n = _rows_used(spec, len(train), tables[main].source)
+    source, rows = tables[main].source, files[main]
+    if spec.folds:
+        _rows_used(spec, len(rows), source)
+        folds = tuple(_split(spec, task, seed, files, train, test, source) for test, train in _folds(task, rows, spec.folds, source))
+        return replace(_split(spec, task, seed, files, rows, (), source), folds=folds)
+    test, train = (files["test"], rows) if "test" in files else _choose(task, rows, round(spec.test_share * len(rows)), 0, whole=True)
+    return _split(spec, task, seed, files, train, test, source)
+
+
+def _split(
+    spec: SampleSpec,
+    task: Task,
+    seed: int,
+    files: Mapping[str, tuple[Example, ...]],
+    train: tuple[Example, ...],
+    test: tuple[Example, ...],
+    source: str,
+) -> Sample:
+    """The sample of these training and test rows: fit, dev, and what `rows` leave out."""
+    n = min(len(train), spec.rows) if spec.folds and spec.rows else _rows_used(spec, len(train), source)
     fit, more = _choose(task, train, n, seed_for(seed, "rows"), whole=False)
     if "dev" in files:
         dev = files["dev"]
@@ -200,16 +222,36 @@ def load_sample(spec: SampleSpec, task: Task, seed: int, base: Path) -> Sample:
     if len(fit) < 2 or not dev:
         together = " and ".join(repr(name) for name in (*_shared_columns(task), *([task.group] if task.group else [])))
         raise DataError(
-            f"{tables[main].source}: {len(files[main])} rows give {len(fit)} for fit and {len(dev)} for dev; at least 2 and 1 are needed. "
+            f"{source}: {len(train) + len(test)} rows give {len(fit)} for fit and {len(dev)} for dev; at least 2 and 1 are needed. "
             f"Rows with equal {together} stay together, and a label's only row goes to fit. "
             "Add rows, or change 'rows', 'fraction', 'test_share' or 'dev_share'."
         )
     labels = labels_of(task, (*fit, *dev))
     if task.has_labels and len(labels) < 2:
-        raise DataError(f"{tables[main].source}, column {task.target!r}: a {task.kind} needs two labels or more. Got {list(labels)}.")
+        raise DataError(f"{source}, column {task.target!r}: a {task.kind} needs two labels or more. Got {list(labels)}.")
     pool = tuple(replace(e, fields={k: v for k, v in e.fields.items() if k in task.inputs}) for e in more) if spec.hide else files.get("pool", ())
-    planted = plant(task, fit, spec.canaries, seed_for(seed, "canaries"))
+    planted = plant(task, fit, 0 if spec.folds and test else spec.canaries, seed_for(seed, "canaries"))
     return Sample(replace(task, labels=labels), fit, dev, test, pool, more, planted, spec.canary_repeats)
+
+
+def _folds(task: Task, rows: Sequence[Example], k: int, source: str) -> list[tuple[tuple[Example, ...], tuple[Example, ...]]]:
+    """k times (test, training rows): rows that share a key in one fold, labels in proportion; a label's only block is in no test, as no student
+    could have learned it. It does not depend on a seed."""
+    strata: dict[str, list[list[int]]] = {}
+    for block in sorted(_blocks(task, rows), key=lambda block: seed_for(0, rows[block[0]].id)):
+        strata.setdefault(_label(task, [rows[i] for i in block]), []).append(block)
+    fold_of: dict[int, int] = {}
+    dealt = [block for label in sorted(strata) if len(strata[label]) > 1 for block in strata[label]]
+    if len(dealt) < k:
+        together = " and ".join(map(repr, (*_shared_columns(task), *([task.group] if task.group else []))))
+        raise DataError(f"{source}: folds = {k} need as many rows with different {together}. Got {len(dealt)}. Lower 'folds' or add rows.")
+    for j, block in enumerate(dealt):
+        fold_of |= dict.fromkeys(block, j % k)
+    sides = []
+    for fold in range(k):
+        test = tuple(e for i, e in enumerate(rows) if fold_of.get(i) == fold)
+        sides.append((test, tuple(e for i, e in enumerate(rows) if fold_of.get(i) != fold)))
+    return sides
 
 
 def _open(base: Path, name: str) -> Table:

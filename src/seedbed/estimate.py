@@ -91,25 +91,22 @@ def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Est
     steps = {"sample": Cost(time.perf_counter() - start)}
     recipe = _for(recipe, min(recipe.generate.count, TIMES * sample.n)) if recipe.generate.auto else recipe
     names, folder = step_names(recipe, sample), Path(out) / recipe.name
-    done = {step: float((folder / name).is_dir()) for step, name in names.items()}
     pool = min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0
     written = 0 if sample.task.has_labels else pool  # the pool's targets that the teacher writes, as it does candidates
     making, judged = _for(recipe, recipe.generate.count + written), _for(recipe, recipe.generate.count + pool)
-    rows = sum(_rows(folder / names[step]) for step in ("candidates", "answers") if step in names)
-    done["candidates"] = min(1.0, rows / making.generate.count) if making.generate.count else 1.0
-    done["teacher"] = 1.0 if not recipe.asks_teacher else done["teacher"]
-    assumed: list[str] = []
+    sets = [(folder, sample), *((folder / "folds", fold) for fold in sample.folds)]
+    done, times = _finished(recipe, sets, making.generate.count), len(sets)
+    assumed = [f"the rows of each of {times - 1} folds cost what those of the whole sample do"] if sample.folds else []
     if not ask:
         making, judged = unasked(making, sample), unasked(judged, sample)
-    memory, fitted = 0, folder / names["teacher"] if done["teacher"] and recipe.asks_teacher else None
+    memory, fitted = 0, folder / names["teacher"] if done["teacher"] == 1 and recipe.asks_teacher else None
     with tempfile.TemporaryDirectory() as name:
         if min(done["candidates"], done["teacher"]) < 1:
             work = computed if recipe.model.shape else _measured
             made, memory, fitted = work(making, sample, fitted, Path(name), assumed)
-            steps |= made
-            steps["candidates"] = _part(steps["candidates"], 1 - done["candidates"])
+            steps |= {step: _part(cost, times * (1 - done[step])) for step, cost in made.items()}
         if recipe.annotators and min(done[step] for step in ("annotations", "labels") if step in done) < 1:
-            steps["annotations"] = _annotating(judged, sample, fitted, assumed)
+            steps["annotations"] = _part(_annotating(judged, sample, fitted, assumed), times)
         if min(done["kept"], done["scores"]) < 1:
             steps |= _judging(judged, sample, Path(name), assumed)
     steps["report"] = Cost(REPORT_S, note="dataset, card and page")
@@ -122,6 +119,18 @@ def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Est
         assumed.append(UNASKED)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Estimate(steps, max(memory, peak), *_money(recipe, steps.values()), assumed)
+
+
+def _finished(recipe: Recipe, sets: Sequence[tuple[Path, Sample]], count: int) -> dict[str, float]:
+    """Step -> the share of it that is there, over the run's own rows, which come first, and those of its folds. count: rows to make of each."""
+    found = []
+    for folder, sample in sets:
+        names = step_names(recipe, sample)
+        done = {step: float((folder / name).is_dir()) for step, name in names.items()}
+        rows = sum(_rows(folder / names[step]) for step in ("candidates", "answers") if step in names)
+        done["candidates"] = min(1.0, rows / count) if count else 1.0
+        found.append(done | ({} if recipe.asks_teacher else {"teacher": 1.0}))
+    return {step: sum(done[step] for done in found) / len(found) for step in found[0]} | {step: found[0][step] for step in ("sample", "scores")}
 
 
 def _parts(recipe: Recipe) -> list[Component]:
@@ -294,20 +303,21 @@ def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     assumed.append(f"{kept} of {count} candidates are kept")
     if more.absent:
         assumed.append(f"the student costs nothing, for it cannot be tried out here: {more.absent}")
-    n = min(kept, len(sample.dev) + len(sample.test), len(sample.fit))
-    rows = min(kept, MOST_KEPT) + sum(len(part) for part in (sample.fit, sample.dev, sample.test)) + min(FULL_ROWS, len(sample.more))
+    n, times = min(kept, len(sample.dev) + len(sample.test), len(sample.fit)), 1 + len(sample.folds)
+    rows = times * min(kept, MOST_KEPT) + sum(len(part) for part in (sample.fit, sample.dev, sample.test)) + min(FULL_ROWS, len(sample.more))
     features = max(0.0, more.cold - more.warm) / more.rows
     imports = max(0.0, few.cold - few.warm - few.rows * features)
     metrics = _power([(few.n, few.metrics), (more.n, more.metrics)], n)
     sizes = training_sets(sample, kept, recipe.gain.volumes)
     units = [*few.units, *more.units]
-    learned = sum(recipe.gain.seeds * _power(units, size) for size in sizes) if units else 0.0
-    intervals = more.intervals * len(sizes) / max(1, len(more.units)) * len(sample.test) / max(1, more.tests)
+    students = recipe.gain.seeds * max(1, len(sample.folds))
+    learned = sum(students * _power(units, size) for size in sizes) if units else 0.0
+    intervals = more.intervals * len(sizes) / max(1, len(more.units)) * len(sample.tested) / max(1, more.tests)
     seconds = imports + rows * features + metrics + learned + intervals
-    note = f"{len(sizes) * recipe.gain.seeds} students" if units else "no student is priced" if more.absent else "the gain is not measured"
+    note = f"{len(sizes) * students} students" if units else "no student is priced" if more.absent else "the gain is not measured"
     disk = round(more.disk * kept / more.kept)
     return {
-        "kept": Cost(more.filters * count / more.kept, disk=disk),
+        "kept": Cost(times * more.filters * count / more.kept, disk=times * disk),
         "scores": Cost(seconds, disk=disk, note=note),
     }
 
@@ -317,9 +327,9 @@ class _Trial:
 
     def __init__(self, recipe: Recipe, sample: Sample, work: Path, n: int) -> None:
         rng = random.Random(seed_for(recipe.seed, "estimate", n))
-        sizes = ((sample.fit, n), (sample.dev, n // 2), (sample.test, max(n, MIN_TEST)), (sample.more, n))
+        sizes = ((sample.fit, n), (sample.dev, n // 2), (sample.tested, max(n, MIN_TEST)), (sample.more, n))
         fit, dev, test, more = (tuple(rng.sample(rows, min(most, len(rows)))) for rows, most in sizes)
-        part = replace(sample, fit=fit, dev=dev, test=test, more=more)
+        part = replace(sample, fit=fit, dev=dev, test=test, more=more, folds=())
         made = [_stand_in(recipe, sample, rng.choice(sample.fit), i, rng) for i in range(n)]
         kept = [Example(c.id, c.fields or {}) for c in made]
         self.filters = _timed(lambda: [f.settings.judge(made, part) for f in recipe.filters])

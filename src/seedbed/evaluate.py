@@ -86,7 +86,12 @@ def _recipe(data: str, real: str | None, path: Path | None, sets: Sequence[str])
     if named and "task" not in values and not any(text.startswith("task.") for text in sets):
         task = guess(chats(read(named if named.startswith(HUB) else base / named)))
         values["task"] = {"kind": task.kind, "inputs": list(task.inputs), **({"target": task.target} if task.target else {})}
-    return recipes.build(values, base, sets)
+    built = recipes.build(values, base, sets)
+    if built.sample.folds:
+        raise RecipeError(
+            [f"[sample] folds = {built.sample.folds}: rows that were made elsewhere may have been made of any of these. Give real ones with --real."]
+        )
+    return built
 
 
 def _from(base: Path, name: str) -> str:

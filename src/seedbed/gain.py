@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from seedbed.types import Candidate, Example, Sample, Student, seed_for
 Unit = Callable[[str, Callable[[], Any]], Any]
 
 MIN_TEST = 100
+MIN_FOLDED = 30
+"""Test rows of all folds together: who asks for folds has no more."""
+FOLDS = 5
+"""What is proposed to who has few rows."""
 FULL_ROWS = 2000
 """The most real rows of the `full` arm and of the real-only curve."""
 MOST_KEPT = 20_000
@@ -119,6 +123,7 @@ def measure_gain(
     *,
     seeds: int = 3,
     volumes: Sequence[float] = (0.5, 1, 2, 5, 10, 20),
+    folds: Sequence[Sequence[Example]] = (),
     unit: Unit = lambda name, make: make(),
 ) -> Gain:
     """Trains on fit (real), on kept (synthetic), on both, and on fit + more (full; `FULL_ROWS` rows at most), and scores on test.
@@ -127,98 +132,129 @@ def measure_gain(
     draws no random number gives the same answers for every seed, and the interval holds the test rows' uncertainty alone. dev goes to
     the student for its choices; test rows go to no `learn`. volumes: synthetic rows per row of fit + dev, for the curve. Of more than
     `MOST_KEPT` kept rows each seed draws so many.
+    folds: where the sample has folds, the rows that were kept in each. The student learns in every fold, from as many rows as the smallest has,
+    and its answers to the tests of all are scored together; `kept` itself, to which no test row is new, is then left aside.
     unit(name, make): gives make()'s value (the predictions on test, a list of strings), or what it gave under that name before.
-    Nothing is measured, with the reason in `note`: plain tasks, tests under `MIN_TEST` rows, a student that cannot do the task.
+    Nothing is measured, with the reason in `note`: plain tasks, tests under `MIN_TEST` rows (`MIN_FOLDED` of all folds), a student that cannot do
+    the task.
     """
+    parts = list(zip(sample.folds, folds, strict=True)) if folds else [(sample, kept)]
+    least = _least([s for s, _ in parts], [len(rows) for _, rows in parts])
     metric, reason = decisive(sample, student)
-    most = min(len(kept), MOST_KEPT)
-    heads = _heads(sample, most)
+    reason = reason or "a limit came before all folds were grown" * bool(sample.folds and not folds)
+    heads = _heads(least)
     if reason:
         return Gain(metric, {name: Arm(None, None, None, 0, p.n_train) for name, p in heads.items()}, None, None, (), reason)
-    ruler = Ruler(sample.task, sample.test, metric, seed_for(seed, "gain", "bootstrap"))
-    points = _points(sample, most, volumes, heads)
+    ruler = Ruler(sample.task, sample.tested, metric, seed_for(seed, "gain", "bootstrap"))
+    points = _points(least, volumes, heads)
     scorers: dict[_Point, Scorer] = {}
     for point in points:
-        scorers[point] = ruler.scorer([_predict(sample, kept, student, point, seed, s, unit) for s in range(seeds)])
+        scorers[point] = ruler.scorer([_predict(parts, student, point, seed, s, unit) for s in range(seeds)])
     measured = {p: Arm(*ruler.interval(scorers[p], seeds), seeds, p.n_train) for p in points}
     arms = {name: measured[p] if p in measured else Arm(None, None, None, 0, p.n_train) for name, p in heads.items()}
     curve = tuple({"arm": p.arm, "volume": p.volume, **measured[p].to_json()} for p in points if p.arm != "synthetic")
-    if not most:
-        return Gain(metric, arms, None, None, curve, "no synthetic rows were kept")
+    if not least.kept:
+        return Gain(metric, arms, None, None, curve, "no synthetic rows were kept" + " in one of the folds" * bool(folds))
     difference = ruler.difference(scorers[heads["real"]], scorers[heads["both"]], seeds)
     note = [_flat(points, scorers, measured, ruler, seeds), _worth(points, measured, heads["both"], difference)]
-    note += [f"a student learns from {most} of the {len(kept)} kept rows, drawn for each seed"] if most < len(kept) else []
+    note += [f"a student learns from {least.kept} of the {len(kept)} kept rows, drawn for each seed"] if least.kept < len(kept) and not folds else []
+    note += [f"over {len(folds)} folds, in each of which rows were grown without its test rows"] if folds else []
     smallest = max(difference.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)
     return Gain(metric, arms, difference, smallest, curve, "; ".join(part for part in note if part))
 
 
 def decisive(sample: Sample, student: Student) -> tuple[str, str]:
     """(the metric that decides, why it cannot be measured or "")."""
-    task = sample.task
+    task, test, needed = sample.task, sample.tested, MIN_FOLDED if sample.folds else MIN_TEST
     if not task.target:
         return "score", f"a {task.kind} task has no target to predict"
-    asked = sample.test[:1] if task.kind == "code" else sample.test  # a program is run to be scored
+    asked = test[:1] if task.kind == "code" else test  # a program is run to be scored
     first = task.score([str(e.fields[task.target]) for e in asked], asked)[0]
-    if len(sample.test) < MIN_TEST:
-        return first.name, f"a gain needs at least {MIN_TEST} test rows, got {len(sample.test)}"
+    if len(test) < needed:
+        return first.name, f"a gain needs at least {needed} test rows, got {len(test)}"
     if not sample.fit:
         return first.name, "there is no fit row to train on"
     return first.name, student.supports(task) or ("" if first.value is not None else first.note)
 
 
 def more_test(sample: Sample, spec: SampleSpec) -> str:
-    """What to do where test has fewer rows than a gain needs; "" where it has enough."""
-    lacking, rows = MIN_TEST - len(sample.test), sample.n + len(sample.test) + len(sample.more)
-    if lacking <= 0:
+    """Why test has too few rows for a gain, and what to do; "" where it has enough."""
+    needed, got, rows = MIN_FOLDED if spec.folds else MIN_TEST, len(sample.tested), sample.n + len(sample.test) + len(sample.more)
+    if got >= needed:
         return ""
-    if spec.test:
-        return f"Add {lacking} to {spec.test}."
-    if rows >= 2 * MIN_TEST:  # half of them stay
-        return f"Give sample.test_share = {math.ceil(100 * MIN_TEST / rows) / 100:g}."
-    return f"There are {rows} rows in all: label {lacking} more, and name a file of test rows with sample.test, of the others with sample.fit."
+    if spec.folds:
+        todo = f"Label {needed - got} more."
+    elif spec.test:
+        todo = f"Add {needed - got} to {spec.test}."
+    elif rows >= 2 * MIN_TEST:  # half of them stay
+        todo = f"Give sample.test_share = {math.ceil(100 * MIN_TEST / rows) / 100:g}."
+    elif rows >= MIN_FOLDED:
+        todo = f"There are {rows} rows in all: give sample.folds = {FOLDS}, and each is tested once, by rows grown without it."
+    else:
+        todo = f"There are {rows} rows in all: label {MIN_FOLDED - rows} more, and give sample.folds = {FOLDS}."
+    return f"it needs {needed} test rows, got {got}. {todo}"
 
 
-def _heads(sample: Sample, kept: int) -> dict[str, _Point]:
+@dataclass(frozen=True)
+class _Least:
+    """Rows of each part of a sample, of the smallest where there are folds. n: fit + dev. full: fit and rows left out."""
+
+    fit: int
+    n: int
+    full: int
+    kept: int
+
+
+def _least(samples: Sequence[Sample], kept: Sequence[int]) -> _Least:
+    fit, n, full = (min(sizes) for sizes in zip(*((len(s.fit), s.n, len(s.fit) + len(s.more)) for s in samples), strict=True))
+    return _Least(fit, n, min(full, FULL_ROWS), min(MOST_KEPT, *kept))
+
+
+def _heads(least: _Least) -> dict[str, _Point]:
     """The arms: everything there is of each. `full` only where there are real rows left over."""
-    fit, n = len(sample.fit), max(1, sample.n)
+    fit, volume = least.fit, least.kept / max(1, least.n)
     heads = {
         "real": _Point("real", 1.0, fit, 0),
-        "synthetic": _Point("synthetic", kept / n, 0, kept),
-        "both": _Point("both", kept / n, fit, kept),
+        "synthetic": _Point("synthetic", volume, 0, least.kept),
+        "both": _Point("both", volume, fit, least.kept),
     }
-    full = min(fit + len(sample.more), FULL_ROWS)
-    return heads | ({"full": _Point("full", full / fit, full, 0)} if 0 < fit < full else {})
+    return heads | ({"full": _Point("full", least.full / fit, least.full, 0)} if 0 < fit < least.full else {})
 
 
-def _points(sample: Sample, kept: int, volumes: Sequence[float], heads: Mapping[str, _Point]) -> list[_Point]:
+def _points(least: _Least, volumes: Sequence[float], heads: Mapping[str, _Point]) -> list[_Point]:
     """All training sets: the arms and the curve's. Real ones double from fit up to `full`: wide gaps would make a poor interpolation."""
-    fit = len(sample.fit)
+    fit, kept = least.fit, least.kept
     parts = [max(1, round(f * fit)) for f in FRACTIONS]
     if "full" in heads:
         parts += [fit * 2**k for k in range(1, 11) if fit * 2**k < heads["full"].real]
     points = [_Point("real", rows / fit, rows, 0) for rows in sorted(set(parts))] + [heads[name] for name in heads if name == "full"]
     if kept:
-        sizes = {round(v * sample.n) for v in volumes} | {kept}
-        points += [heads["synthetic"]] + [_Point("both", m / sample.n, fit, m) for m in sorted(sizes) if 0 < m <= kept]
+        sizes = {round(v * least.n) for v in volumes} | {kept}
+        points += [heads["synthetic"]] + [_Point("both", m / least.n, fit, m) for m in sorted(sizes) if 0 < m <= kept]
     return points
 
 
 def training_sets(sample: Sample, kept: int, volumes: Sequence[float]) -> list[int]:
-    """Rows of each set that `measure_gain` would train a student on, once a seed."""
-    kept = min(kept, MOST_KEPT)
-    return [p.n_train for p in _points(sample, kept, volumes, _heads(sample, kept))]
+    """Rows of each set that `measure_gain` would train a student on, once a seed and in each fold."""
+    least = _least(sample.folds or (sample,), [kept])
+    return [p.n_train for p in _points(least, volumes, _heads(least))]
 
 
-def _predict(sample: Sample, kept: Sequence[Example], student: Student, point: _Point, seed: int, s: int, unit: Unit) -> list[str]:
-    """One unit: the predictions on test of a student trained on one training set, under seed number s."""
+def _predict(parts: Sequence[tuple[Sample, Sequence[Example]]], student: Student, point: _Point, seed: int, s: int, unit: Unit) -> list[str]:
+    """The predictions on test (of each fold, one after the other: a unit each) of a student trained on one training set, under seed number s."""
+    draw = seed_for(seed, "gain", s)
 
-    def make() -> list[str]:
-        fit, draw = len(sample.fit), seed_for(seed, "gain", s)
+    def make(sample: Sample, kept: Sequence[Example]) -> list[str]:
+        fit = len(sample.fit)
         rows = equal_draw(sample.fit, min(point.real, fit), draw) + equal_draw(sample.more, max(0, point.real - fit), draw)
         rows += equal_draw(kept, point.synthetic, draw)
         return list(student.learn(sample.task, rows, sample.dev, draw).predict(sample.test))
 
-    return cast("list[str]", unit(f"{point.arm}/{point.n_train}/{s}", make))
+    found: list[str] = []
+    for fold, part in enumerate(parts):
+        name = f"{point.arm}/{point.n_train}/{s}" + (f"/{fold}" if len(parts) > 1 else "")
+        found += unit(name, partial(make, *part))
+    return found
 
 
 @dataclass(frozen=True)

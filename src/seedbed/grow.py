@@ -34,10 +34,12 @@ from seedbed.types import Backing, Candidate, ModelRef, Sample, Session, Teacher
 
 @dataclass
 class Timer:
-    """Seconds spent in each step, over all calls of this run. purse: what this call may still pay, and what all have paid."""
+    """Seconds spent in each step, over all calls of this run. purse: what this call may still pay, and what all have paid. tokens: that this call
+    has generated, counted where they are limited."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     purse: Purse = field(default_factory=Purse)
+    tokens: int = 0
 
     def time(self, name: str, work: Callable[[], Any]) -> Any:
         start = time.monotonic()
@@ -99,6 +101,7 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
     cut = limits.cut(made.rows + asked.rows, wanted, short)
     done = _done(recipe, made.rows, asked.rows if cut else None)
     names = step_names(done, sample, short)
+    timer.tokens += 0 if limits.tokens is None else round(limits.tokens - allowance.left)
     backing = Backing(recipe.model.name, teacher, session, timer.purse)
     said: dict[str, Path] = {}
     for step, part in (("annotations", made), ("labels", asked)):
@@ -182,7 +185,10 @@ def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None =
             *(["relabel", recipe.label_by] if gen.relabel else []),
             [f.facts() for f in recipe.filters],
         ],
-        "scores": [[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump(), CLOSEUP],
+        "scores": [
+            *([step_names(recipe, fold)["kept"] for fold in sample.folds]),
+            *[[m.facts() for m in recipe.metrics], recipe.student.facts(), recipe.gain.model_dump(), CLOSEUP],
+        ],
     }
     if not recipe.annotators:
         del steps["annotations"]
@@ -197,8 +203,8 @@ def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None =
 
 
 def sizes(sample: Sample) -> dict[str, int]:
-    """Rows of each part."""
-    return {part: len(getattr(sample, part)) for part in ("fit", "dev", "test", "pool", "more")}
+    """Rows of each part; as test those of all folds, which are rows of fit and dev too."""
+    return {part: len(getattr(sample, part)) for part in ("fit", "dev", "test", "pool", "more")} | {"test": len(sample.tested)}
 
 
 def model_identity(name: str) -> str:

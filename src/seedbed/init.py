@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ seed = 7
 [sample]                     # what is real; it is split here into fit (learned from), dev (choices) and test (measured)
 path = {path}
 dev_share = 0.2
-test_share = 0.25
+{test}
 
 [task]
 {task}
@@ -93,10 +94,20 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
     lines = toml_lines({"kind": task.kind, "inputs": task.inputs} | ({"target": task.target} if task.target else {}))
     name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-")[:80] or "run"
     return RECIPE.format(
-        file=f"{name}.toml", name=toml_string(name), path=toml_string(str(file)), task="\n".join(lines),
+        file=f"{name}.toml", name=toml_string(name), path=toml_string(str(file)), task="\n".join(lines), test=_test(len(table.rows)),
         annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
         max_tokens=max_tokens, cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
+
+
+def _test(rows: int) -> str:
+    """The line that says which rows are tested: of few ones each, in folds."""
+    from seedbed.gain import FOLDS, MIN_FOLDED, MIN_TEST
+
+    if MIN_FOLDED <= rows < 2 * MIN_TEST:
+        return f"folds = {FOLDS}                    # few rows: each is tested once, by rows grown without it, and none is given up"
+    share = max(0.25, math.ceil(100 * MIN_TEST / rows) / 100) if rows >= 2 * MIN_TEST else 0.25
+    return f"test_share = {share:g}"
 
 
 def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = None, target: str | None = None) -> Task:

@@ -82,8 +82,9 @@ def said(cut: Mapping[str, Any]) -> str:
     if "cut" not in cut:
         return ""
     what = cut["cut"]
+    where = f" of fold {what['fold']}" if "fold" in what else ""
     fits = "".join(f", the fit of {form} at step {at['step']} of at most {at['of']}" for form, at in what["fit"].items())
-    return f". Stopped at {what['limits']}: {what['rows']} of {what['of']} rows{fits}; the same command without the limit goes on"
+    return f". Stopped at {what['limits']}: {what['rows']} of {what['of']} rows{where}{fits}; the same command without the limit goes on"
 
 
 class Purse:

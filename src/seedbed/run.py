@@ -20,9 +20,10 @@ from seedbed.catalog import guarded
 from seedbed.data import load_sample
 from seedbed.dataset import write_dataset
 from seedbed.errors import ComponentError, GateFailed, RecipeError, RunFailed, StoreError
+from seedbed.folds import grow_folds
 from seedbed.gain import Gain, lessons, measure_gain
 from seedbed.gates import failed, gates
-from seedbed.grow import Grown, Timer, grow, model_folder, own, sizes, step_names
+from seedbed.grow import Grown, Timer, model_folder, own, sizes, step_names
 from seedbed.limits import UNLIMITED, Limits, Purse, said
 from seedbed.parts import Component
 from seedbed.recipe import Recipe
@@ -34,7 +35,7 @@ from seedbed.report.verdict import verdict
 from seedbed.sifting import tally
 from seedbed.store import Journal, Mapped, Store, file_hash, write_json, write_text
 from seedbed.types import Candidate, Example, Measure, Sample, seed_for
-from seedbed.volume import grow_until_flat
+from seedbed.volume import grow_as_asked
 from seedbed.weights import need_weights, untuned
 
 VERSIONED = ("seedbed", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "pyarrow")
@@ -83,15 +84,15 @@ def _steps(store: Store, recipe: Recipe, sample: Sample, timer: Timer, replace: 
     name = step_names(recipe, sample)["sample"]
     _same_data(store, name, replace)
     store.step(name, lambda folder: write_json(folder / "sample.json", _describe(sample)))
-    made = (
-        grow_until_flat(store, recipe, sample, limits, timer, on) if recipe.generate.auto else (grow(store, recipe, sample, limits, timer, on), None)
-    )
-    grown, volume = made
+    deadline = limits.deadline()
+    grown, volume = grow_as_asked(store, recipe, sample, limits, timer, on)
     counts = _counts(grown, sample) | ({"auto": volume} if volume else {})
     if not grown.kept:
         results(store, {"measures": [], "gain": None, "counts": counts} | grown.cut, {})
         raise RunFailed(_no_row(store, grown, counts))
-    scored = timer.time("scores", lambda: store.step(grown.names["scores"], lambda out: score(out, grown, sample, counts)))
+    grown, folds = grow_folds(store, grown, recipe, sample, limits, deadline, timer, on)
+    counts |= {"folds": [{"test": len(s.test), "kept": len(f.kept)} for s, f in zip(sample.folds, folds, strict=False)]} if folds else {}
+    scored = timer.time("scores", lambda: store.step(grown.names["scores"], lambda out: score(out, grown, sample, counts, folds)))
     page = facts_of(recipe, sample, grown, scored, manifest_of(grown, sample, timer, counts))
     rows = originated(grown)
     store.replace("dataset", lambda out: write_dataset(out, sample.task, rows, lambda written: card(page, written)))
@@ -173,12 +174,12 @@ def _no_row(store: Store, grown: Grown, counts: Mapping[str, Any]) -> str:
     )
 
 
-def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any]) -> None:
-    """scores.json, closeup.json and verdict.txt; each (arm, volume, seed) of the gain is a unit in the journal."""
+def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any], folds: Sequence[Grown] = ()) -> None:
+    """scores.json, closeup.json and verdict.txt; each (arm, volume, seed, fold) of the gain is a unit in the journal."""
     recipe, seed = grown.recipe, seed_for(grown.recipe.seed, "scores")
     made = examples_of(grown.kept, sample, recipe)
     measures = [m for component in recipe.metrics for m in measured(component, sample, made, seed)]
-    rows = lessons(grown.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None)
+    rows, *in_folds = (lessons(g.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None) for g in (grown, *folds))
     with closing(Journal(out / "units.jsonl")) as journal:
         known = {r["name"]: r["value"] for r in journal.records}
 
@@ -189,7 +190,8 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any]) -> No
             return known[name]
 
         spec = recipe.gain
-        gain: Gain = measure_gain(sample, rows, recipe.student.settings, seed, seeds=spec.seeds, volumes=spec.volumes, unit=unit)
+        student = recipe.student.settings
+        gain: Gain = measure_gain(sample, rows, student, seed, seeds=spec.seeds, volumes=spec.volumes, folds=in_folds, unit=unit)
     write_json(out / "closeup.json", closeup(sample, grown.kept, seed))
     write_text(out / "verdict.txt", gain.verdict + "\n")
     write_json(out / "scores.json", {"measures": [asdict(m) for m in measures], "gain": gain.to_json(), "counts": counts})

@@ -38,7 +38,8 @@ class Sample:
     """The user's examples. Only `fit` is learned from, choices use `dev`; metrics, students and the overlap filter alone read `test`.
 
     `pool`: inputs without targets. `more`: real rows left out by `rows` or `fraction`; only the gain's `full` arm reads them. `canaries`: planted
-    rows that a teacher learns with fit, each `canary_repeats` times, and the membership audit looks for; nothing else reads them.
+    rows that a teacher learns with fit, each `canary_repeats` times, and the membership audit looks for; nothing else reads them. `folds`: the same
+    rows divided anew, so that each is in the test of one; `test` is then empty, and the gain is that of rows grown in each fold.
     """
 
     task: Task
@@ -49,11 +50,17 @@ class Sample:
     more: tuple[Example, ...] = ()
     canaries: tuple[Example, ...] = ()
     canary_repeats: int = 1
+    folds: tuple[Sample, ...] = ()
 
     @property
     def n(self) -> int:
         """Labelled rows the user had: fit + dev."""
         return len(self.fit) + len(self.dev)
+
+    @property
+    def tested(self) -> tuple[Example, ...]:
+        """The rows that a gain is measured on: test, or those of all folds."""
+        return tuple(e for fold in self.folds for e in fold.test) if self.folds else self.test
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,13 @@ TIMES = 20
 SEEDS = 3
 
 
+def grow_as_asked(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Timer, on: str) -> tuple[Grown, dict[str, Any] | None]:
+    """(what was grown, of count = "auto" how far it went and why)."""
+    if recipe.generate.auto:
+        return grow_until_flat(store, recipe, sample, limits, timer, on)
+    return grow(store, recipe, sample, limits, timer, on), None
+
+
 def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Timer, on: str) -> tuple[Grown, dict[str, Any]]:
     """Doubles the candidates, from one for each row of fit + dev, until a doubling raises the student's score on dev by less than one standard
     error of the difference (paired bootstrap over dev rows and seeds); (what was grown, the steps and why they ended).

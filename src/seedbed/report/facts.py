@@ -35,3 +35,9 @@ class Facts:
     closeup: Mapping[str, Any]
     licenses: Mapping[str, str | None]
     data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folds(self) -> str:
+        """What stands after the number of test rows: "" without folds."""
+        folds = self.scores["counts"].get("folds", ())
+        return f", each in one of {len(folds)} folds, whose synthetic rows and students knew none of its test rows" if folds else ""

@@ -1,0 +1,44 @@
+"""[sample] folds: rows are grown once more in each fold, without its test rows, so that the gain is measured on every row there is.
+
+k-fold cross-validation of the whole procedure: teacher, filters and student of a fold know its training rows alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from seedbed.grow import Grown, Timer
+from seedbed.limits import Deadline, Limits
+from seedbed.recipe import Recipe
+from seedbed.store import Store, fingerprint
+from seedbed.types import Sample
+from seedbed.volume import grow_as_asked
+
+
+def grow_folds(
+    store: Store, grown: Grown, recipe: Recipe, sample: Sample, limits: Limits, deadline: Deadline, timer: Timer, on: str
+) -> tuple[Grown, list[Grown]]:
+    """(the run's rows, the rows of each fold, their steps in the folder `folds`). Where a limit comes first there are no folds, and the run's rows
+    say where it was cut and have a step of scores of their own. limits, deadline: of the call, which has grown the run's rows already."""
+    if grown.cut:
+        return grown, []
+    inner, found = Store(store.path("folds")), list[Grown]()
+    for number, fold in enumerate(sample.folds, 1):
+        print(f"fold {number} of {len(sample.folds)}", file=sys.stderr, flush=True)
+        left, cut = _left(limits, deadline, timer), {"cut": {"rows": 0, "of": recipe.generate.count, "fit": {}}}
+        if left:
+            found.append(grow_as_asked(inner, recipe, fold, left, timer, on)[0])
+            cut = found[-1].cut
+        if cut:
+            cut["cut"] |= {"limits": str(limits), "fold": f"{number} of {len(sample.folds)}"}
+            names = {**grown.names, "scores": f"scores-{fingerprint(grown.names['scores'], 'without folds')}"}
+            return replace(grown, names=names, cut=cut), []
+    return grown, found
+
+
+def _left(limits: Limits, deadline: Deadline, timer: Timer) -> Limits | None:
+    """What is left of the limits; None where that is nothing."""
+    minutes = None if limits.minutes is None else deadline.left() / 60
+    tokens = None if limits.tokens is None else limits.tokens - timer.tokens
+    return Limits(minutes, tokens, limits.cost) if (minutes is None or minutes > 0) and (tokens is None or tokens > 0) else None

@@ -1,0 +1,237 @@
+"""Folds: each row is tested once, by a student and by rows that never saw it; the gain is that of all rows together."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_data import PASSAGES, TICKETS, ids, lines, put, sample_of, tickets
+from test_gain import LABELS, STUDENT, Notebook, Scripted, renamed, rows
+from test_run import ROOT, TOY, _snapshot
+
+from seedbed import recipe as recipes
+from seedbed.compare import compare
+from seedbed.data import SampleSpec, load_sample
+from seedbed.errors import DataError, RecipeError
+from seedbed.estimate import estimate
+from seedbed.evaluate import evaluate
+from seedbed.gain import MIN_FOLDED, measure_gain
+from seedbed.limits import Limits
+from seedbed.run import run
+from seedbed.store import read_json, read_lines
+from seedbed.task import Task
+from seedbed.types import Example, Sample
+from seedbed.verify import verify
+
+FOLDED: dict[str, Any] = TOY | {"sample": {"path": "desk.csv", "folds": 4}, "generate": TOY["generate"] | {"count": 60}, "metric": []}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 60 rows of the example."""
+    folder = tmp_path_factory.mktemp("desk")
+    head, *body = (ROOT / "examples/helpdesk.csv").read_text().splitlines()
+    (folder / "desk.csv").write_text("\n".join([head, *random.Random(1).sample(body, 60)]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(desk: Path) -> Path:
+    return run(recipes.build(FOLDED, desk), desk / "runs").folder
+
+
+# How rows are divided
+
+
+@pytest.mark.parametrize("k", [2, 5])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_each_row_is_in_one_test_and_in_no_training_row_of_that_fold(tmp_path: Path, k: int, seed: int) -> None:
+    rows = tickets({"a": 31, "b": 20, "c": 6, "lone": 1})
+    sample = sample_of(tmp_path, rows, seed=seed, folds=k)
+    assert not sample.test and sample.n == len(rows) and len(sample.folds) == k
+    every = {e.id for e in (*sample.fit, *sample.dev)}
+    for fold in sample.folds:
+        train = {e.id for e in (*fold.fit, *fold.dev, *fold.more)}
+        assert train | {e.id for e in fold.test} == every and not train & {e.id for e in fold.test}
+        assert {e.fields["queue"] for e in fold.test} <= set(fold.task.labels), "a label that no student could learn is not asked for"
+    assert Counter(e.id for fold in sample.folds for e in fold.test) == Counter(every - {e.id for e in sample.fit if e.fields["queue"] == "lone"})
+    assert {len(fold.test) for fold in sample.folds} <= {57 // k, 57 // k + 1}
+    for label, n in (("a", 31), ("b", 20), ("c", 6)):
+        assert {sum(e.fields["queue"] == label for e in fold.test) for fold in sample.folds} <= {n // k, n // k + 1}
+    assert [ids(f.test) for f in sample.folds] == [ids(f.test) for f in sample_of(tmp_path, rows, seed=seed + 7, folds=k).folds]
+
+
+@pytest.mark.parametrize("spec", [{}, {"rows": 40}, {"fraction": 0.25}])
+def test_a_passage_is_never_on_both_sides_of_a_fold(tmp_path: Path, spec: dict[str, Any]) -> None:
+    rows = [{"passage": f"p{i % 23}", "question": f"q{i}", "label": "yes" if i % 3 else "no"} for i in range(160)]
+    sample = sample_of(tmp_path, rows, PASSAGES, folds=4, **spec)
+    assert sample.n == {"rows": 40, "fraction": 40}.get(next(iter(spec), ""), 160)
+    assert sorted(e.id for fold in sample.folds for e in fold.test) == sorted(e.id for e in (*sample.fit, *sample.dev, *sample.more)) or spec
+    for fold in sample.folds:
+        sides = [{e.fields["passage"] for e in part} for part in (fold.fit, fold.dev, fold.test, fold.more)]
+        assert not (sides[0] | sides[1] | sides[3]) & sides[2]
+        assert not sides[1] & (sides[0] | sides[3])
+        assert fold.n == {"rows": 40, "fraction": round(0.25 * (160 - len(fold.test)))}.get(next(iter(spec), ""), 160 - len(fold.test))
+
+
+def test_canaries_are_planted_in_the_run_and_in_no_fold(tmp_path: Path) -> None:
+    sample = sample_of(tmp_path, tickets({"a": 30, "b": 30}), folds=3, canaries=2)
+    assert [len(s.canaries) for s in (sample, *sample.folds)] == [2, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"path": "a", "folds": 1}, "greater than or equal to 2"),
+        ({"path": "a", "folds": 5, "test_share": 0.25}, "'test_share' has no use when 'folds' makes each row a test row once"),
+        ({"fit": "a", "test": "b", "folds": 5}, "'folds' tests on the training rows, each once, and 'test' names a file"),
+    ],
+)
+def test_settings_that_contradict_each_other(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SampleSpec(**spec)
+
+
+def test_too_few_rows_for_the_folds(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"folds = 9 need as many rows with different 'message'\. Got 6\. Lower 'folds' or add rows"):
+        sample_of(tmp_path, tickets({"a": 3, "b": 3, "lone": 1}), folds=9)
+    put(tmp_path / "fit.jsonl", lines(tickets({"a": 10, "b": 10})))
+    with pytest.raises(DataError, match="'rows' asks for 50 training rows"):
+        load_sample(SampleSpec(fit="fit.jsonl", folds=2, rows=50), TICKETS, 1, tmp_path)
+
+
+# The gain
+
+
+def folded(n: int = 60, k: int = 4, seed: int = 0, dev: int = 6, task: Task | None = None) -> Sample:
+    """n rows in k folds."""
+    every = rows(n, seed, "real")
+    parts = []
+    for i in range(k):
+        test, train = every[i::k], [e for j, e in enumerate(every) if j % k != i]
+        parts.append(Sample(task or Task("classification", ("text",), "label"), tuple(train[dev:]), tuple(train[:dev]), tuple(test)))
+    return Sample(parts[0].task, tuple(every[dev:]), tuple(every[:dev]), (), folds=tuple(parts))
+
+
+def test_no_student_learns_a_row_that_it_is_tested_on_and_all_learn_from_equally_many() -> None:
+    s, student = folded(62), Scripted()
+    gain = measure_gain(
+        s,
+        [],
+        student,
+        0,
+        folds=[rows(20 + i, i, f"new{i}") for i in range(4)],
+        seeds=1,
+        volumes=(),
+    )
+    tests = [{e.id for e in fold.test} for fold in s.folds]
+    sizes: dict[int, set[tuple[int, int]]] = {}
+    for number, (learned, dev, _) in enumerate(student.calls):
+        fold = number % 4
+        assert not tests[fold] & {*learned, *dev}
+        assert {i.split("-")[0] for i in learned if i.startswith("new")} <= {f"new{fold}"}, "the rows that were grown without this fold"
+        made = sum(i.startswith("new") for i in learned)
+        sizes.setdefault(number // 4, set()).add((len(learned) - made, made))
+    assert all(len(found) == 1 for found in sizes.values()), "equal n in every fold"
+    assert {arm: entry.n_train for arm, entry in gain.arms.items()} == {"real": 40, "synthetic": 20, "both": 60}
+
+
+def test_the_score_is_that_of_all_answers_together() -> None:
+    """16, 16, 16 and 14 test rows: half right in each fold is half right in all."""
+    s, book = folded(62), Notebook()
+    gain = measure_gain(s, [], STUDENT, 0, folds=[renamed(f.fit) for f in s.folds], seeds=2, volumes=(), unit=book)
+    for arm in ("real", "both"):
+        n, right = gain.arms[arm].n_train, list[float]()
+        for seed in range(2):
+            said = [(json.loads(book.kept[f"{arm}/{n}/{seed}/{i}"]), fold.test) for i, fold in enumerate(s.folds)]
+            right.append(sum(p == e.fields["label"] for answers, test in said for p, e in zip(answers, test, strict=True)) / 62)
+        assert gain.arms[arm].mean == pytest.approx(100 * sum(right) / 2)
+    assert measure_gain(s, [], Scripted(), 0, folds=[renamed(f.fit) for f in s.folds], seeds=2, unit=book) is not None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sixty_rows_can_show_a_gain_and_copies_show_none(seed: int) -> None:
+    s = folded(60, 2, seed, dev=18)
+    more = measure_gain(s, [], STUDENT, seed, folds=[rows(240, seed, f"new{i}") for i in range(2)], volumes=())
+    assert more.difference is not None and more.difference.low > 0, more.verdict
+    copies = measure_gain(s, [], STUDENT, seed, folds=[renamed(f.fit) for f in s.folds], volumes=())
+    assert copies.difference is not None and copies.difference.low <= 0 <= copies.difference.high
+    assert "over 2 folds" in copies.note
+    assert copies.smallest_detectable is not None and copies.smallest_detectable >= 400 / 60
+
+
+def test_what_cannot_be_measured_says_why() -> None:
+    few = folded(MIN_FOLDED - 1)
+    assert (
+        f"needs at least {MIN_FOLDED} test rows, got {MIN_FOLDED - 1}"
+        in measure_gain(few, [], STUDENT, 0, folds=[renamed(f.fit) for f in few.folds]).note
+    )
+    s = folded(MIN_FOLDED)
+    assert measure_gain(s, renamed(s.fit), STUDENT, 0).note == "a limit came before all folds were grown"
+    empty: list[list[Example]] = [[], *(renamed(f.fit) for f in s.folds[1:])]
+    assert measure_gain(s, [], STUDENT, 0, folds=empty).note == "no synthetic rows were kept in one of the folds"
+
+
+# Whole runs
+
+
+def test_a_run_measures_its_gain_on_every_row_with_rows_grown_without_it(whole: Path, desk: Path) -> None:
+    recipe = recipes.build(FOLDED, desk)
+    sample = load_sample(recipe.sample, recipe.task, recipe.seed, desk)
+    scores, manifest = (read_json(whole / name) for name in ("scores.json", "manifest.json"))
+    assert scores["gain"]["difference"]["mean"] is not None and manifest["sizes"]["test"] == sum(f["test"] for f in scores["counts"]["folds"])
+    kept = [read_lines(path) for path in sorted((whole / "folds").glob("kept-*/kept.jsonl"))]
+    assert sorted(map(len, kept)) == sorted(f["kept"] for f in scores["counts"]["folds"])
+    tests = [{e.id for e in f.test} for f in sample.folds]
+    for grown in kept:
+        sources = {s for row in grown for s in row["provenance"]["sources"]}
+        assert sum(not sources & test for test in tests) == 1, "a fold's rows are made of its training rows, which are in the tests of the others"
+    page = (whole / "report.html").read_text()
+    assert "each in one of 4 folds, whose synthetic rows and students knew none of its test rows" in page
+    assert "each in one of 4 folds" in (whole / "dataset/README.md").read_text()
+    assert set(LABELS) and [c for c in verify(whole, desk / "desk.toml") if c.passed is False] == []
+
+
+def test_a_limit_leaves_the_rows_and_no_gain_and_going_on_gives_the_bytes_of_a_run_without_it(whole: Path, desk: Path, tmp_path: Path) -> None:
+    recipe = recipes.build(FOLDED, desk)
+    limit, seen = Limits(tokens=4000), list[str]()
+    for _ in range(20):
+        done = run(recipe, tmp_path, limits=limit)
+        if "cut" not in done.scores:
+            break
+        cut = done.scores["cut"]
+        if "fold" in cut:
+            seen.append(cut["fold"])
+            assert done.scores["gain"]["note"] == "a limit came before all folds were grown" and f"rows of fold {cut['fold']}" in done.verdict
+            assert done.scores["counts"]["kept"] == len(read_lines(next(done.folder.glob("kept-*/kept.jsonl"))))
+    assert len(seen) > 1 and seen == sorted(seen)
+    again = _snapshot(tmp_path / "tiny")
+    assert {name: again.get(name) for name in _snapshot(whole)} == _snapshot(whole)
+
+
+def test_an_estimate_counts_every_fold(whole: Path, desk: Path, tmp_path: Path) -> None:
+    recipe = recipes.build(FOLDED, desk)
+    one = estimate(recipes.build(FOLDED | {"sample": {"path": "desk.csv"}}, desk), tmp_path)
+    five = estimate(recipe, tmp_path)
+    assert 4 < five.steps["candidates"].tokens / one.steps["candidates"].tokens < 6
+    assert "4 folds" in " ".join(five.assumed)
+    shutil.copytree(whole, tmp_path / "tiny")
+    finished = estimate(recipe, tmp_path).steps
+    assert {name: c.basis for name, c in finished.items()} == dict.fromkeys(finished, "finished")
+    shutil.rmtree(next((tmp_path / "tiny/folds").glob("candidates-*")))
+    assert 0 < estimate(recipe, tmp_path).steps["candidates"].tokens < one.steps["candidates"].tokens * 1.5
+
+
+def test_rows_made_elsewhere_and_comparisons_have_one_test(whole: Path, desk: Path, tmp_path: Path) -> None:
+    path = desk / "desk.toml"
+    path.write_text(recipes.build(FOLDED, desk).to_toml())
+    with pytest.raises(RecipeError, match=r"may have been made of any of these\. Give real ones with --real"):
+        evaluate(str(whole / "dataset"), None, path, tmp_path)
+    with pytest.raises(RecipeError, match="a comparison is made on one test"):
+        compare(recipes.build(FOLDED, desk), out=tmp_path)
+    assert not list(tmp_path.iterdir())
