@@ -25,7 +25,7 @@ from seedbed.limits import Limits
 from seedbed.run import run
 from seedbed.store import read_json, read_lines
 from seedbed.task import Task
-from seedbed.types import Example, Sample
+from seedbed.types import Example, Sample, seed_for
 from seedbed.verify import verify
 
 FOLDED: dict[str, Any] = TOY | {"sample": {"path": "desk.csv", "folds": 4}, "generate": TOY["generate"] | {"count": 60}, "metric": []}
@@ -227,11 +227,27 @@ def test_an_estimate_counts_every_fold(whole: Path, desk: Path, tmp_path: Path) 
     assert 0 < estimate(recipe, tmp_path).steps["candidates"].tokens < one.steps["candidates"].tokens * 1.5
 
 
-def test_rows_made_elsewhere_and_comparisons_have_one_test(whole: Path, desk: Path, tmp_path: Path) -> None:
+def test_rows_made_elsewhere_may_have_been_made_of_any_row(whole: Path, desk: Path, tmp_path: Path) -> None:
     path = desk / "desk.toml"
     path.write_text(recipes.build(FOLDED, desk).to_toml())
     with pytest.raises(RecipeError, match=r"may have been made of any of these\. Give real ones with --real"):
         evaluate(str(whole / "dataset"), None, path, tmp_path)
-    with pytest.raises(RecipeError, match="a comparison is made on one test"):
-        compare(recipes.build(FOLDED, desk), out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_scores_the_answers_of_all_folds_together_and_goes_on_where_it_stopped(desk: Path, tmp_path: Path) -> None:
+    recipe = recipes.build(FOLDED | {"arm": [{"name": "few"}, {"name": "fewer", "generator": {"kind": "hard", "shots": 2}}]}, desk)
+    stopped = compare(recipe, seeds=2, out=tmp_path, hours=1e-7)
+    assert stopped.unfinished and {r["mean"] for r in stopped.rows} == {None}
+    found = compare(recipe, seeds=2, out=tmp_path)
+    real, few, fewer = found.rows
+    right = []
+    for s in range(2):
+        sample = load_sample(recipe.sample, recipe.task, seed_for(recipe.seed, "compare", s) if s else recipe.seed, desk)
+        for fold in sample.folds:
+            student = recipe.student.settings.learn(fold.task, list(fold.fit), fold.dev, seed_for(recipe.seed, "compare", "student", s))
+            right += [p == e.fields["queue"] for p, e in zip(student.predict(fold.test), fold.test, strict=True)]
+    assert real["mean"] == pytest.approx(100 * sum(right) / len(right)) and len(right) == 2 * len(sample.tested)
+    assert few["n_kept"] == fewer["n_kept"] == min(few["kept"] + fewer["kept"]) and few["gain"] is not None and len(few["kept"]) == 2
+    before = (found.folder / "units.jsonl").read_bytes()
+    assert compare(recipe, seeds=2, out=tmp_path).rows == found.rows and (found.folder / "units.jsonl").read_bytes() == before

@@ -1,6 +1,7 @@
 """Several ways to grow a training set, side by side: arms x modes x seeds at an equal number of kept rows, against the real rows alone.
 
-A seed redraws fit and dev and refits teacher and student, never the test. Steps that two cells share are made once. Cells are filled seed by
+A seed redraws fit and dev and refits teacher and student, never the test. With folds a cell is grown in each of them, and its answers to the tests of
+all are scored together. Steps that two cells share are made once. Cells are filled seed by
 seed, and within a seed in the order of the arms, so that what a limit leaves is the same comparison with fewer seeds.
 """
 
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured
 from seedbed.stats import Scorer, equal_draw
 from seedbed.store import Journal, Store, fingerprint, read_json, write_json, write_text
-from seedbed.types import Example, Sample, seed_for
+from seedbed.types import Example, Predictor, Sample, seed_for
 from seedbed.weights import need_weights, untuned
 
 MODES = ("generate", "annotate", "annotate+generate")
@@ -95,8 +97,6 @@ def compare(
     Raises RecipeError, StoreError where the folder holds another comparison, and what the parts raise.
     """
     arms = arms_of(recipe, modes)
-    if recipe.sample.folds:
-        raise RecipeError([f"[sample] folds = {recipe.sample.folds}: a comparison is made on one test. Give test_share in its place."])
     for arm in arms:
         need_weights(arm.recipe)
     store = Store(Path(out) / f"{recipe.name}-compare")
@@ -131,12 +131,17 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _Cell:
-    """One arm under one seed. rows: the kept ones, as a student learns from them."""
+    """One arm under one seed: what it grew in each fold, or once. rows: the kept ones of each, as a student learns from them."""
 
     arm: Arm
     seed: int
-    grown: Grown
-    rows: Sequence[Example]
+    grown: Sequence[Grown]
+    rows: Sequence[Sequence[Example]]
+
+    @property
+    def kept(self) -> int:
+        """Rows, of the fold that kept fewest."""
+        return min(map(len, self.rows))
 
 
 class _Table:
@@ -148,16 +153,17 @@ class _Table:
         self.samples: list[Sample] = [
             load_sample(base.sample, base.task, seed_for(base.seed, "compare", s) if s else base.seed, base.base) for s in range(seeds)
         ]
+        self.parts: list[Sequence[Sample]] = [sample.folds or (sample,) for sample in self.samples]
         _claim(store, base, self.samples[0])
         for sample in self.samples[1:]:
-            assert [e.id for e in sample.test] == [e.id for e in self.samples[0].test], "a seed never redraws the test"
+            assert [e.id for e in sample.tested] == [e.id for e in self.samples[0].tested], "a seed never redraws the test"
 
     def fill(self) -> Compared:
         cells, failed = self._grow()
         least: dict[int, int] = {}
         for (i, _), cell in cells.items():
-            least[i] = min(least.get(i, len(cell.rows)), len(cell.rows))
-        most = max((len(cell.rows) for cell in cells.values()), default=0)
+            least[i] = min(least.get(i, cell.kept), cell.kept)
+        most = max((cell.kept for cell in cells.values()), default=0)
         budget = min((n for n in least.values() if n >= LEAST_SHARE * most), default=most)
         rows = [self._reference(REAL, arm) for arm in self._students()]
         rows += [self._row(i, arm, cells, budget, failed) for i, arm in enumerate(self.arms)]
@@ -173,62 +179,78 @@ class _Table:
         failed: dict[tuple[int, int], str] = {}
         for s in range(self.seeds):
             for i, arm in enumerate(self.arms):
-                if self.clock.over():
+                cell = self._cell(arm, s)
+                if cell is None:
                     return cells, failed
-                recipe = self._seeded(arm, s)
-                timer, sample = Timer(), self.samples[s]
-                name = _cell_name(arm, recipe, sample)
-                try:
-                    grown = grow(self.store, recipe, sample, self.clock.limits(), timer)
-                finally:
-                    self.seconds[name] = round(self.seconds.get(name, 0.0) + sum(timer.seconds.values()), 2)
-                    write_json(self.store.path("seconds.json"), self.seconds)
-                if grown.cut:
-                    return cells, failed
-                rows = lessons(grown.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None)
-                self.say(f"{arm.name}, {arm.mode}, seed {s + 1} of {self.seeds}: {len(rows)} rows kept")
-                if rows:
-                    cells[i, s] = _Cell(arm, s, grown, rows)
+                folds = f" in the least of {len(cell.rows)} folds" if len(cell.rows) > 1 else ""
+                self.say(f"{arm.name}, {arm.mode}, seed {s + 1} of {self.seeds}: {cell.kept} rows kept{folds}")
+                if cell.kept:
+                    cells[i, s] = cell
                 else:
-                    failed[i, s] = f"seed {s + 1} kept no row: {_reasons(grown)}"
+                    empty = next(grown for grown, rows in zip(cell.grown, cell.rows, strict=True) if not rows)
+                    failed[i, s] = f"seed {s + 1} kept no row{' of one fold' * bool(folds)}: {_reasons(empty)}"
         return cells, failed
+
+    def _cell(self, arm: Arm, s: int) -> _Cell | None:
+        """What the arm grows under seed number s; None where the time is up."""
+        recipe, target = self._seeded(arm, s), str(arm.recipe.task.target)
+        found: list[Grown] = []
+        for part in self.parts[s]:
+            if self.clock.over():
+                return None
+            timer, name = Timer(), _cell_name(arm, recipe, part)
+            try:
+                found.append(grow(self.store, recipe, part, self.clock.limits(), timer))
+            finally:
+                self.seconds[name] = round(self.seconds.get(name, 0.0) + sum(timer.seconds.values()), 2)
+                write_json(self.store.path("seconds.json"), self.seconds)
+            if found[-1].cut:
+                return None
+        by = recipe.label_by if recipe.gain.soft_labels else None
+        return _Cell(arm, s, found, [lessons(grown.kept, target, by) for grown in found])
 
     def _seeded(self, arm: Arm, s: int) -> Recipe:
         return replace(arm.recipe, seed=seed_for(arm.recipe.seed, "compare", s) if s else arm.recipe.seed)
+
+    @property
+    def _fit(self) -> int:
+        """Real rows that a student learns from, at most."""
+        return max(len(part.fit) for parts in self.parts for part in parts)
 
     def _students(self) -> list[Arm]:
         """An arm for each different student."""
         return list({fingerprint(arm.recipe.student.facts()): arm for arm in reversed(self.arms)}.values())[::-1]
 
-    def _predictions(self, arm: Arm, s: int, name: str, rows: Callable[[], Sequence[Example]]) -> list[str] | None:
-        """Of the arm's student trained on fit and these rows, on test; None where the time is up. name: of the rows, in the journal."""
-        student, sample = arm.recipe.student, self.samples[s]
-        # The names of steps hold the sample's content, the student's facts are in the name of the scores' step.
-        unit = f"{step_names(arm.recipe, sample)['sample']}/{fingerprint(student.facts(), arm.recipe.gain.soft_labels)}/{name}"
-        if unit not in self.known:
-            if self.clock.over():
-                return None
-            seed = seed_for(arm.recipe.seed, "compare", "student", s)
-            made = own("student", student, lambda: student.settings.learn(sample.task, [*sample.fit, *rows()], sample.dev, seed).predict(sample.test))
-            self.known[unit] = list(made)
-            self.journal.add({"name": unit, "value": self.known[unit]})
-        found: list[str] = self.known[unit]
+    def _predictions(self, arm: Arm, s: int, name: Callable[[int], str], rows: Callable[[int], Sequence[Example]]) -> list[str] | None:
+        """Of the arm's student trained on fit and these rows, on test, of all folds one after the other; None where the time is up. name: of the rows
+        of a fold, in the journal."""
+        student, seed = arm.recipe.student, seed_for(arm.recipe.seed, "compare", "student", s)
+        found: list[str] = []
+        for i, part in enumerate(self.parts[s]):
+            # The names of steps hold the sample's content, the student's facts are in the name of the scores' step.
+            unit = f"{step_names(arm.recipe, part)['sample']}/{fingerprint(student.facts(), arm.recipe.gain.soft_labels)}/{name(i)}"
+            if unit not in self.known:
+                if self.clock.over():
+                    return None
+                learn = partial(student.settings.learn, part.task, [*part.fit, *rows(i)], part.dev, seed)
+                self.known[unit] = list(own("student", student, partial(_answers, learn, part)))
+                self.journal.add({"name": unit, "value": self.known[unit]})
+            found += self.known[unit]
         return found
 
     def _real(self, arm: Arm, s: int) -> list[str] | None:
-        return self._predictions(arm, s, REAL, list)
+        return self._predictions(arm, s, lambda i: REAL, lambda i: [])
 
     def _ruler(self, arm: Arm) -> tuple[Ruler, str]:
         """What measures the arm's student, and why it cannot or ""."""
         metric, reason = decisive(self.samples[0], arm.recipe.student.settings)
-        return Ruler(self.samples[0].task, self.samples[0].test, metric, seed_for(arm.recipe.seed, "compare", "bootstrap")), reason
+        return Ruler(self.samples[0].task, self.samples[0].tested, metric, seed_for(arm.recipe.seed, "compare", "bootstrap")), reason
 
     def _reference(self, name: str, arm: Arm) -> dict[str, Any]:
         """The line of real rows: those of the sample, or with those that it leaves out."""
         ruler, reason = self._ruler(arm)
-        n = max(len(s.fit) for s in self.samples)
-        more = [min(len(s.more), FULL_ROWS - len(s.fit)) if name == FULL else 0 for s in self.samples]
-        line = _line(name, "-", arm, n, max(0, *more), ruler.metric)
+        more = [[max(0, min(len(p.more), FULL_ROWS - len(p.fit))) if name == FULL else 0 for p in parts] for parts in self.parts]
+        line = _line(name, "-", arm, self._fit, max(map(max, more)), ruler.metric)
         if reason:
             return line | {"note": reason}
 
@@ -236,7 +258,7 @@ class _Table:
             if name == REAL:
                 return self._real(arm, s)
             drawn = seed_for(arm.recipe.seed, "compare", "full", s)
-            return self._predictions(arm, s, f"{FULL}/{more[s]}", lambda: equal_draw(self.samples[s].more, max(0, more[s]), drawn))
+            return self._predictions(arm, s, lambda i: f"{FULL}/{more[s][i]}", lambda i: equal_draw(self.parts[s][i].more, more[s][i], drawn))
 
         return line | self._numbers(ruler, arm, {s: runs(s) for s in range(self.seeds)}, versus_real=name == FULL)
 
@@ -246,10 +268,10 @@ class _Table:
         without = [failed[i, s] for s in range(self.seeds) if (i, s) in failed]
         missing = self.seeds - len(mine) - len(without)
         reasons = [*without, f"{missing} of {self.seeds} seeds missing: {self.clock}" if missing and str(self.clock) else "", untuned(arm.recipe)]
-        least = min((len(cell.rows) for cell in mine), default=0)
+        least = min((cell.kept for cell in mine), default=0)
         n = min(budget, least)
-        line = _line(arm.name, arm.mode, arm, max(len(s.fit) for s in self.samples), n, ruler.metric) | {"kept": [len(c.rows) for c in mine]}
-        spent = [self.seconds.get(_cell_name(arm, self._seeded(arm, s), sample), 0.0) for s, sample in enumerate(self.samples)]
+        line = _line(arm.name, arm.mode, arm, self._fit, n, ruler.metric) | {"kept": [c.kept for c in mine]}
+        spent = [self.seconds.get(_cell_name(arm, self._seeded(arm, s), part), 0.0) for s, parts in enumerate(self.parts) for part in parts]
         line |= {"seconds": round(sum(spent), 1)}
         line |= {"tokens": sum(self._tokens(cell) for cell in mine)}
         line |= self._measures(mine, n)
@@ -257,7 +279,7 @@ class _Table:
             return line | {"note": "; ".join(filter(None, [reason if mine else "", *reasons]))}
         equal = {cell.seed: self._learned(cell, n) for cell in mine}
         line |= self._numbers(ruler, arm, equal, versus_real=True)
-        every = {cell.seed: self._learned(cell, len(cell.rows)) for cell in mine}
+        every = {cell.seed: self._learned(cell, cell.kept) for cell in mine}
         whole = self._numbers(ruler, arm, every, versus_real=True)
         line |= {f"all_{key}": whole[key] for key in ("mean", "gain", "gain_low", "gain_high")} | {
             "all_kept": least if least == max(line["kept"]) else line["kept"]
@@ -266,12 +288,13 @@ class _Table:
         return line | {"note": "; ".join(dict.fromkeys(filter(None, notes)))}
 
     def _tokens(self, cell: _Cell) -> int:
-        names, count = cell.grown.names, cell.grown.recipe.generate.count
-        return tokens_of(self.store.path(names["candidates"]), count) + (tokens_of(self.store.path(names["answers"])) if "answers" in names else 0)
+        made = [tokens_of(self.store.path(g.names["candidates"]), g.recipe.generate.count) for g in cell.grown]
+        return sum(made) + sum(tokens_of(self.store.path(g.names["answers"])) for g in cell.grown if "answers" in g.names)
 
     def _learned(self, cell: _Cell, n: int) -> list[str] | None:
         drawn = seed_for(cell.arm.recipe.seed, "compare", "draw", cell.seed)
-        return self._predictions(cell.arm, cell.seed, f"{cell.grown.names['kept']}/{n}", lambda: equal_draw(cell.rows, n, drawn))
+        rows, grown = cell.rows, cell.grown
+        return self._predictions(cell.arm, cell.seed, lambda i: f"{grown[i].names['kept']}/{n}", lambda i: equal_draw(rows[i], n, drawn))
 
     def _numbers(self, ruler: Ruler, arm: Arm, runs: Mapping[int, list[str] | None], versus_real: bool) -> dict[str, Any]:
         """mean with its interval, and the gain over the real rows alone of the same seeds."""
@@ -290,13 +313,13 @@ class _Table:
         return found
 
     def _measures(self, mine: Sequence[_Cell], n: int) -> dict[str, Any]:
-        """What the recipe's metrics say of n kept rows of each seed: means over the seeds of value, interval and real against real."""
+        """What the recipe's metrics say of n kept rows of each seed (and fold): means of value, interval and real against real."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for cell in mine:
-            recipe, sample = cell.arm.recipe, self.samples[cell.seed]
-            unit = f"{cell.grown.names['kept']}/{n}/{fingerprint([m.facts() for m in recipe.metrics])}/measures"
+        for arm, grown, sample in ((c.arm, g, p) for c in mine for g, p in zip(c.grown, self.parts[c.seed], strict=True)):
+            recipe = arm.recipe
+            unit = f"{grown.names['kept']}/{n}/{fingerprint([m.facts() for m in recipe.metrics])}/measures"
             if unit not in self.known and not self.clock.over():
-                made = examples_of(cell.grown.kept, sample, recipe)
+                made = examples_of(grown.kept, sample, recipe)
                 drawn = equal_draw(made, min(n, len(made)), seed_for(recipe.seed, "compare", "measures"))
                 said = [m for component in recipe.metrics for m in measured(component, sample, drawn, seed_for(recipe.seed, "scores"))]
                 self.known[unit] = {m.name: {k: getattr(m, k) for k in ("value", "low", "high", "real")} for m in said}
@@ -306,6 +329,10 @@ class _Table:
         means = {name: {k: _mean([v[k] for v in values]) for k in ("value", "low", "high", "real")} for name, values in found.items()}
         value = {name: numbers["value"] for name, numbers in means.items()}
         return {"mauve": value.get("mauve"), "copies": value.get("verbatim_rate"), "measures": means}
+
+
+def _answers(learn: Callable[[], Predictor], part: Sample) -> list[str]:
+    return learn().predict(part.test)
 
 
 def _cell_name(arm: Arm, recipe: Recipe, sample: Sample) -> str:
