@@ -1,8 +1,7 @@
 """Sampling: the local engine against `model.generate` at its best static batch size and precision.
 
 512 rows, output lengths lognormal (median 40, cap 256), the same rows and lengths on both sides; goal 5 times. Equal: greedy tokens in
-fp32. Timed: sampling at temperature 1 without top-p, where `generate` is fastest; the ratio with top-p 0.95 is told beside it. The
-full size also times a random Llama of SmolLM2-135M's shape.
+fp32. Timed: sampling at temperature 1 without top-p, where `generate` is fastest; the ratio with top-p 0.95 is told beside it.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import Any
 
 import torch
 from common import ceilings, quick, race
-from lms import GREEDY, best_batch, by_generate, by_local, lengths, same_tokens, seedling, smollm_shape
+from lms import GREEDY, best_batch, by_generate, by_local, lengths, same_tokens, seedling
 
 from seedbed.engines.local import LocalSession
-from seedbed.lm.load import LM, quick_dtype
+from seedbed.lm.load import LM
 from seedbed.types import Sampling
 
 SAMPLED = Sampling(1.0, 1.0, 256)
@@ -56,19 +55,6 @@ def main() -> None:
     greedy = same_tokens(lm, prompts, by_local(session, prompts, rooms, GREEDY), by_generate(lm, prompts, rooms, GREEDY, choice[1]))
     if not small:
         facts["ratios_top_p_0.95"] = ratio(lms, session, prompts, rooms, replace(SAMPLED, top_p=0.95), choice, 3)
-        # generate takes four minutes for 128 rows of it: fewer rows, and bf16 only where the processor is fast in it.
-        wide = {"fp32": smollm_shape()} | ({"bf16": smollm_shape(torch.bfloat16)} if quick_dtype() == torch.bfloat16 else {})
-        some, few = prompts[:64], rooms[:64]
-        wide_session = LocalSession(wide["fp32"], None, 64, 320)
-        print(
-            same_tokens(
-                wide["fp32"],
-                some[:16],
-                by_local(wide_session, some[:16], few[:16], GREEDY),
-                by_generate(wide["fp32"], some[:16], few[:16], GREEDY, 16),
-            )
-        )
-        facts["ratios_135M_64_rows"] = ratio(wide, wide_session, some, few, SAMPLED, best_batch(wide, some, few, SAMPLED, (32, 64)), 2)
         facts["ceilings"] = ceilings()
     race(
         "speed_sample",
