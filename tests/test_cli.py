@@ -177,8 +177,8 @@ def test_check_says_what_would_let_the_gain_be_measured(tmp_path: Path) -> None:
     rows = [f"mail {i} about {'ab'[i % 2]},{'ab'[i % 2]}" for i in range(400)]
     (tmp_path / "r.toml").write_text(RECIPE.format(data="m.csv"))
     for many, sample, said in (
-        (24, [], "There are 24 rows in all: label 6 more, and give sample.folds = 5."),
-        (24, ["--set", "sample.folds=3"], "it needs 30 test rows, got 24. Label 6 more."),
+        (15, [], "There are 15 rows in all: label 5 more, and give sample.folds = 5."),
+        (15, ["--set", "sample.folds=3"], "it needs 20 test rows, got 15. Label 5 more."),
         (60, [], "There are 60 rows in all: give sample.folds = 5, and each is tested once, by rows grown without it."),
         (60, ["--set", "sample.folds=3"], ""),
         (400, ["--set", "sample.test_share=0.1"], "Give sample.test_share = 0.25."),

@@ -21,7 +21,7 @@ from seedbed.types import Candidate, Example, Sample, Student, seed_for
 Unit = Callable[[str, Callable[[], Any]], Any]
 
 MIN_TEST = 100
-MIN_FOLDED = 30
+MIN_FOLDED = 20
 """Test rows of all folds together: who asks for folds has no more."""
 FOLDS = 5
 """What is proposed to who has few rows."""
