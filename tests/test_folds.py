@@ -220,6 +220,7 @@ def test_an_estimate_counts_every_fold(whole: Path, desk: Path, tmp_path: Path) 
     five = estimate(recipe, tmp_path)
     assert 4 < five.steps["candidates"].tokens / one.steps["candidates"].tokens < 6
     assert "4 folds" in " ".join(five.assumed)
+    assert five.steps["scores"].note.endswith("students") and int(five.steps["scores"].note.split()[0]) % 4 == 0
     shutil.copytree(whole, tmp_path / "tiny")
     finished = estimate(recipe, tmp_path).steps
     assert {name: c.basis for name, c in finished.items()} == dict.fromkeys(finished, "finished")

@@ -330,6 +330,7 @@ class _Trial:
         sizes = ((sample.fit, n), (sample.dev, n // 2), (sample.tested, max(n, MIN_TEST)), (sample.more, n))
         fit, dev, test, more = (tuple(rng.sample(rows, min(most, len(rows)))) for rows, most in sizes)
         part = replace(sample, fit=fit, dev=dev, test=test, more=more, folds=())
+        judged = replace(part, folds=(part,)) if sample.folds else part  # in one fold
         made = [_stand_in(recipe, sample, rng.choice(sample.fit), i, rng) for i in range(n)]
         kept = [Example(c.id, c.fields or {}) for c in made]
         self.filters = _timed(lambda: [f.settings.judge(made, part) for f in recipe.filters])
@@ -349,7 +350,8 @@ class _Trial:
         def gain() -> None:
             self.units.clear()
             try:
-                measure_gain(part, kept, recipe.student.settings, 0, seeds=1, volumes=(1,), unit=unit)
+                folds = [kept] if sample.folds else []
+                measure_gain(judged, kept, recipe.student.settings, 0, seeds=1, volumes=(1,), folds=folds, unit=unit)
             except ModelError as error:  # a large student of another machine: all else can still be priced
                 self.absent = str(error).splitlines()[0]
 
