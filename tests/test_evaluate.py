@@ -147,3 +147,12 @@ def test_the_command_prints_what_it_read_and_ends_with_its_status(desk: Path, do
     assert result.exit_code == 0 and "Read message from input, queue from output." in result.output
     assert json.loads(result.output.splitlines()[-1])["folder"] == str(done.folder)
     assert CliRunner().invoke(app, ["evaluate"]).exit_code == 2
+
+
+def test_the_datasets_of_two_runs_are_measured_in_two_folders(tmp_path: Path, desk: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name / "dataset").mkdir(parents=True)
+        (tmp_path / name / "manifest.json").write_text("{}")
+        (tmp_path / name / "dataset/rows.csv").write_text("message,queue\nWhere is my parcel?,delivery\n")
+    found = [evaluate(str(tmp_path / name / "dataset"), str(desk / "real.csv"), out=tmp_path / "runs", sets=QUICK) for name in ("first", "second")]
+    assert [one.folder.name for one in found] == ["evaluate-first", "evaluate-second"]

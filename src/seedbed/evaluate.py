@@ -100,8 +100,10 @@ def _from(base: Path, name: str) -> str:
 
 
 def _stem(data: str) -> str:
-    """A folder's name after a file, folder or hub name."""
-    name = data.removeprefix(HUB) if data.startswith(HUB) else Path(data).resolve().name
+    """A folder's name after a file, folder or hub name; of a run's dataset after the run."""
+    place = Path(data).resolve()
+    place = place.parent if place.name == "dataset" and (place.parent / "manifest.json").is_file() else place
+    name = data.removeprefix(HUB) if data.startswith(HUB) else place.name
     name = re.sub(r"(\.gz)?$", "", name, flags=re.I)
     return re.sub(r"[^\w.-]+", "-", re.sub(r"\.(csv|tsv|jsonl?|parquet|arrow)$", "", name, flags=re.I)).strip("-.")[:80] or "rows"
 
