@@ -203,3 +203,18 @@ def test_init_names_what_does_not_fit(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 3
     with pytest.raises(DataError):
         recipe_for(tmp_path / "absent.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "test", "prompt"),
+    [(16, 0.25, "amortised"), (20, None, "amortised"), (199, None, "amortised"), (200, 0.5, "amortised"), (300, 0.34, "mc"), (500, 0.25, "mc")],
+)
+def test_init_gives_up_no_row_where_there_are_few_and_tests_on_a_hundred_where_there_are_more(
+    tmp_path: Path, rows: int, test: float | None, prompt: str
+) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("message,queue\n" + "".join(f"mail {i} about it,{'ab'[i % 2]}\n" for i in range(rows)))
+    written = tomllib.loads(recipe_for(file))
+    assert written["sample"].get("test_share") == test and written["sample"].get("folds") == (5 if test is None else None)
+    assert written["generator"]["prompt"] == prompt
+    assert rows < 200 or rows * written["sample"]["test_share"] >= 100
