@@ -46,7 +46,7 @@ epochs = {epochs}
 
 [generate]
 count = 600                  # a budget for a CPU; raise it and run again with --replace: only the new rows are made
-temperature = 0.5            # at 1.0 so small a model writes words that are none; variety comes from the contexts
+temperature = {temperature}
 top_p = 0.95
 max_tokens = {max_tokens}
 {relabel}
@@ -78,10 +78,12 @@ FEW_ROWS = 256
 FEW = {
     "prompt": 'prompt = "amortised"         # a decoder of embeddings, adapted; or nsp | mp | mc | auto (fits all four, keeps the best on dev)',
     "epochs": 50,
+    "temperature": "0.5            # at 1.0 so small a model writes words that are none; variety comes from the contexts",
 }
 MANY = {
     "prompt": 'prompt = "mc"                # nsp | mp | mc | amortised | auto (fits all four, keeps the best on dev)',
     "epochs": 12,
+    "temperature": "1.0",
 }
 RELABEL = """\
 relabel = true               # the annotator below names the labels: a model's texts are often of another label than it was asked for
