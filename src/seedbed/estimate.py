@@ -24,6 +24,7 @@ from seedbed.computed import COMPUTED, Cost, all_epochs, computed, fits_of, text
 from seedbed.data import load_sample
 from seedbed.errors import ModelError
 from seedbed.flops import CHARACTERS_A_TOKEN
+from seedbed.folds import folds_to_grow
 from seedbed.gain import FULL_ROWS, MIN_TEST, MOST_KEPT, measure_gain, training_sets
 from seedbed.generators.soft import DEV_TEXTS
 from seedbed.grow import step_names
@@ -94,9 +95,10 @@ def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Est
     pool = min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0
     written = 0 if sample.task.has_labels else pool  # the pool's targets that the teacher writes, as it does candidates
     making, judged = _for(recipe, recipe.generate.count + written), _for(recipe, recipe.generate.count + pool)
-    sets = [(folder, sample), *((folder / "folds", fold) for fold in sample.folds)]
+    folds = folds_to_grow(recipe, sample)
+    sets = [(folder, sample), *((folder / "folds", fold) for fold in folds)]
     done, times = _finished(recipe, sets, making.generate.count), len(sets)
-    assumed = [f"the rows of each of {times - 1} folds cost what those of the whole sample do"] if sample.folds else []
+    assumed = [f"the rows of each of {times - 1} folds cost what those of the whole sample do"] if folds else []
     if not ask:
         making, judged = unasked(making, sample), unasked(judged, sample)
     memory, fitted = 0, folder / names["teacher"] if done["teacher"] == 1 and recipe.asks_teacher else None
@@ -303,7 +305,7 @@ def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     assumed.append(f"{kept} of {count} candidates are kept")
     if more.absent:
         assumed.append(f"the student costs nothing, for it cannot be tried out here: {more.absent}")
-    n, times = min(kept, len(sample.dev) + len(sample.test), len(sample.fit)), 1 + len(sample.folds)
+    n, times = min(kept, len(sample.dev) + len(sample.test), len(sample.fit)), 1 + len(folds_to_grow(recipe, sample))
     rows = times * min(kept, MOST_KEPT) + sum(len(part) for part in (sample.fit, sample.dev, sample.test)) + min(FULL_ROWS, len(sample.more))
     features = max(0.0, more.cold - more.warm) / more.rows
     imports = max(0.0, few.cold - few.warm - few.rows * features)

@@ -6,14 +6,21 @@ k-fold cross-validation of the whole procedure: teacher, filters and student of 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
+from seedbed.gain import decisive
 from seedbed.grow import Grown, Timer
 from seedbed.limits import Deadline, Limits
 from seedbed.recipe import Recipe
 from seedbed.store import Store, fingerprint
 from seedbed.types import Sample
 from seedbed.volume import grow_as_asked
+
+
+def folds_to_grow(recipe: Recipe, sample: Sample) -> Sequence[Sample]:
+    """The sample's folds; none where no gain could be measured on them."""
+    return () if decisive(sample, recipe.student.settings)[1] else sample.folds
 
 
 def grow_folds(
@@ -24,14 +31,15 @@ def grow_folds(
     if grown.cut:
         return grown, []
     inner, found = Store(store.path("folds")), list[Grown]()
-    for number, fold in enumerate(sample.folds, 1):
-        print(f"fold {number} of {len(sample.folds)}", file=sys.stderr, flush=True)
+    folds = folds_to_grow(recipe, sample)
+    for number, fold in enumerate(folds, 1):
+        print(f"fold {number} of {len(folds)}", file=sys.stderr, flush=True)
         left, cut = _left(limits, deadline, timer), {"cut": {"rows": 0, "of": recipe.generate.count, "fit": {}}}
         if left:
             found.append(grow_as_asked(inner, recipe, fold, left, timer, on)[0])
             cut = found[-1].cut
         if cut:
-            cut["cut"] |= {"limits": str(limits), "fold": f"{number} of {len(sample.folds)}"}
+            cut["cut"] |= {"limits": str(limits), "fold": f"{number} of {len(folds)}"}
             names = {**grown.names, "scores": f"scores-{fingerprint(grown.names['scores'], 'without folds')}"}
             return replace(grown, names=names, cut=cut), []
     return grown, found

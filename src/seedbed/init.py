@@ -106,18 +106,18 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
     lines = toml_lines({"kind": task.kind, "inputs": task.inputs} | ({"target": task.target} if task.target else {}))
     name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-")[:80] or "run"
     return RECIPE.format(
-        file=f"{name}.toml", name=toml_string(name), path=toml_string(str(file)), task="\n".join(lines), test=_test(len(table.rows)),
+        file=f"{name}.toml", name=toml_string(name), path=toml_string(str(file)), task="\n".join(lines), test=_test(task, len(table.rows)),
         **(FEW if len(table.rows) <= FEW_ROWS else MANY),
         annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
         max_tokens=max_tokens, cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
 
 
-def _test(rows: int) -> str:
+def _test(task: Task, rows: int) -> str:
     """The line that says which rows are tested: of few ones each, in folds."""
     from seedbed.gain import FOLDS, MIN_FOLDED, MIN_TEST
 
-    if MIN_FOLDED <= rows < 2 * MIN_TEST:
+    if task.target and MIN_FOLDED <= rows < 2 * MIN_TEST:
         return f"folds = {FOLDS}                    # few rows: each is tested once, by rows grown without it, and none is given up"
     share = max(0.25, math.ceil(100 * MIN_TEST / rows) / 100) if rows >= 2 * MIN_TEST else 0.25
     return f"test_share = {share:g}"
