@@ -15,15 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 BASE: dict[str, Any] = {
     "name": "auto",
     "seed": 3,
-    "sample": {"path": "examples/helpdesk.csv", "rows": 60},
+    "sample": {"path": "examples/helpdesk.csv", "rows": 30, "test_share": 0.1},
     "task": {"kind": "classification", "inputs": ["message"], "target": "queue"},
     "engine": {"kind": "toy", "order": 5},
     "generator": {"kind": "hard", "shots": 8},
     "generate": {"count": "auto", "max_tokens": 200, "temperature": 0.7},
-    "metric": [{"kind": "memorisation"}],
+    "metric": [],
     "student": {"kind": "linear", "features": "tfidf"},
-    "gain": {"seeds": 1, "volumes": [0.5]},
 }
+"""Too few test rows for a gain: what stops here is judged on dev."""
 
 
 def test_candidates_double_until_a_doubling_brings_less_than_its_error(tmp_path: Path) -> None:
@@ -31,17 +31,17 @@ def test_candidates_double_until_a_doubling_brings_less_than_its_error(tmp_path:
     assert made.generate.auto and made.generate.count == MOST
     auto = run(made, tmp_path).scores["counts"]["auto"]
     steps = auto["steps"]
-    assert [s["candidates"] for s in steps] == [60 * 2**i for i in range(len(steps))]
-    assert len(steps) > 1
+    assert [s["candidates"] for s in steps] == [30 * 2**i for i in range(len(steps))]
+    assert len(steps) > 2, "one doubling helped"
     assert all(s["rise"] > s["standard_error"] for s in steps[1:-1])
     assert steps[-1]["rise"] <= steps[-1]["standard_error"] and auto["why"].startswith("flat")
 
 
 def test_the_most_is_twenty_times_the_rows_or_what_the_recipe_says(tmp_path: Path) -> None:
-    made = recipes.build(BASE | {"generate": BASE["generate"] | {"count": 70, "auto": True}}, ROOT)
+    made = recipes.build(BASE | {"generate": BASE["generate"] | {"count": 45, "auto": True}}, ROOT)
     auto = run(made, tmp_path).scores["counts"]["auto"]
-    assert [s["candidates"] for s in auto["steps"]] in ([60, 70], [60])
-    assert "at the most, 70" in auto["why"] or auto["why"].startswith("flat")
+    assert [s["candidates"] for s in auto["steps"]] == [30, 45]
+    assert "at the most, 45" in auto["why"] or auto["why"].startswith("flat")
 
 
 def test_a_task_without_a_target_has_nothing_to_stop_by(tmp_path: Path) -> None:
