@@ -30,8 +30,13 @@ ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"(?P<loose><!-- not compared: [^\n]+ -->\n)?^```(?P<language>\w+)\n(?P<body>.*?)^```$", re.M | re.S)
 NAMED = re.compile(r"# ([\w./-]+\.(?:py|toml))\n")
 HELPDESK = "seedbed run recipes/helpdesk.toml"
-SHORT = ["generator.epochs=2", "generate.count=40", "gain.seeds=1", "gain.volumes=[1]", "engine.cache=112", 'filter=[{kind="form"}]']
-"""Two epochs write no text that a classifier agrees with, so no filter asks for it."""
+SHORT = ["generator.epochs=1", "generator.batch=4", "generate.count=40", "gain.seeds=1", "gain.volumes=[1]", 'filter=[{kind="form"}]']
+"""Of the example; one epoch writes no text that a classifier agrees with, so no filter asks for it."""
+LESS = {
+    "label.toml": ["sample.rows=40", "annotate.count=24", "gain.seeds=1"],
+    "side.toml": ["sample.rows=40", "generate.count=16", "annotate.count=16"],
+}
+"""Of the recipes of a page."""
 READ_ONLY = ("source", "git", "pip", "cd")
 
 
@@ -138,6 +143,8 @@ class Desk:
         words, target = (words[: words.index(">")], words[words.index(">") + 1]) if ">" in words else (words, "")
         if self.short and words[1] in ("run", "estimate", "preview") and "recipes/helpdesk.toml" in words:
             words += [word for setting in SHORT for word in ("--set", setting)]
+        elif self.short and words[1] in ("run", "compare") and words[2] in LESS:
+            words += [word for setting in LESS[words[2]] for word in ("--set", setting)]
         elif self.short and "their_folder" in words:
             words += ["--set", "metric=[]", "--set", "gain.seeds=1", "--set", "gain.volumes=[1]"]
         elif self.short and command.startswith("seedbed run tickets.toml"):

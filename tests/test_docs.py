@@ -26,8 +26,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """Where all pages are played; the example's run stands there already."""
     made = Desk(tmp_path_factory.mktemp("desk"))
     made.play(f"```bash\n{HELPDESK}\n```\n")
-    for step in (made.folder / "runs/helpdesk").glob("teacher-*"):  # the README's run in Python has the same one and need not fit it again
-        shutil.copytree(step, made.folder / "runs/short" / step.name)
+    for name in ("teacher", "candidates"):  # the README's run in Python has the same ones and need not make them again
+        for step in (made.folder / "runs/helpdesk").glob(f"{name}-*"):
+            shutil.copytree(step, made.folder / "runs/short" / step.name)
     return made
 
 
