@@ -94,10 +94,10 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sample]:
 
     root = Path(__file__).resolve().parent.parent
     task = Task("classification", ("message",), "queue")
-    sample = load_sample(SampleSpec(path="examples/helpdesk.csv", rows=200, test_share=0.25), task, 0, root)
+    sample = load_sample(SampleSpec(path="examples/helpdesk.csv", rows=60, test_share=0.25), task, 0, root)
     out = tmp_path_factory.mktemp("teacher")
     before = weights_hash(load("seedling").model)
-    Soft(prompt="mc", tokens=8, epochs=5).fit(sample, "seedling", 0, out)
+    Soft(prompt="mc", tokens=8, epochs=6, batch=8).fit(sample, "seedling", 0, out)
     assert weights_hash(load("seedling").model) == before, "the frozen model must be bit-identical"
     return out, sample
 
@@ -120,8 +120,9 @@ def test_a_context_of_another_text_raises_the_loss(fitted: tuple[Path, Sample]) 
     assert train.mean_nll(lm, net, z, texts) + 0.02 < train.mean_nll(lm, net, z.roll(1, dims=0), texts)
 
 
-def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    sample, soft = tiny_sample(), Soft(prompt="mc", tokens=4, epochs=15, batch=8, patience=9)  # 45 steps: evaluations at 20, 40 and 45
+def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "EVERY", 4)
+    sample, soft = tiny_sample(), Soft(prompt="mc", tokens=4, epochs=3, batch=8, patience=9)  # 9 steps: evaluations at 4, 8 and 9
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()
