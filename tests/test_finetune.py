@@ -385,13 +385,14 @@ def test_conformance(settings: dict[str, Any]) -> None:
     check_generator(replace(FAST, epochs=1, **settings))
 
 
-def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    how = replace(FAST, epochs=7, batch=8)  # 21 steps
+def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "EVERY", 4)
+    how = replace(FAST, epochs=2, batch=8)  # 6 steps: evaluations at 4 and 6
     _fitted(tmp_path / "whole", how)
     with stopped_after(loop, "_save"):
         _fitted(tmp_path / "stopped", how)
     cut = how.fit(tiny_sample(), "seedling", 0, tmp_path / "cut", Deadline(0.0)) if (tmp_path / "cut").mkdir() is None else {}
-    assert cut == {"lora": {"step": 1, "of": 21}}
+    assert cut == {"lora": {"step": 1, "of": 6}}
     for name in ("stopped", "cut"):
         _fitted(tmp_path / name, how)
         assert _bytes(tmp_path / name) == _bytes(tmp_path / "whole")
