@@ -123,14 +123,15 @@ def test_an_estimate_of_a_soft_prompt_counts_its_tokens(tmp_path: Path) -> None:
     from seedbed.lm.train import encode
 
     torch.set_num_threads(1)
-    recipe = recipes.build(REAL | {"metric": []}, ROOT)
+    fit = {"sample": REAL["sample"] | {"rows": 60}, "generator": REAL["generator"] | {"epochs": 4, "batch": 16}}
+    recipe = recipes.build(REAL | fit | {"metric": []}, ROOT)
     sample = load_sample(recipe.sample, recipe.task, recipe.seed, ROOT)
     texts = [encode(load("seedling"), sample.task.split(e.fields)) for e in sample.fit]
     found = estimate(recipe, tmp_path)
-    assert found.steps["teacher"].tokens == pytest.approx(2 * sum(map(len, texts)), rel=0.15)
+    assert found.steps["teacher"].tokens == pytest.approx(4 * sum(map(len, texts)), rel=0.15)
     assert found.steps["candidates"].tokens == pytest.approx(48 * sum(min(len(t), 24) for t in texts) / len(texts), rel=0.15)
     assert all(found.steps[step].seconds > 0 for step in ("sample", "teacher", "candidates", "kept", "report"))
-    assert any("all 2 epochs" in line for line in found.assumed)
+    assert any("all 4 epochs" in line for line in found.assumed)
     assert not (tmp_path / "tiny").exists()
 
 
