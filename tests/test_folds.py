@@ -80,6 +80,17 @@ def test_a_passage_is_never_on_both_sides_of_a_fold(tmp_path: Path, spec: dict[s
         assert fold.n == {"rows": 40, "fraction": round(0.25 * (160 - len(fold.test)))}.get(next(iter(spec), ""), 160 - len(fold.test))
 
 
+def test_a_row_of_the_dev_file_that_stands_in_the_test_of_a_fold_is_no_dev_row_there(tmp_path: Path) -> None:
+    rows = tickets({"a": 20, "b": 20})
+    put(tmp_path / "fit.jsonl", lines(rows))
+    put(tmp_path / "dev.jsonl", lines(rows[10:30]))
+    sample = load_sample(SampleSpec(fit="fit.jsonl", dev="dev.jsonl", folds=4), TICKETS, 1, tmp_path)
+    assert len(sample.dev) == 20
+    for fold in sample.folds:
+        tested = {e.fields["message"] for e in fold.test}
+        assert fold.dev and not tested & {e.fields["message"] for e in fold.dev}
+
+
 def test_canaries_are_planted_in_the_run_and_in_no_fold(tmp_path: Path) -> None:
     sample = sample_of(tmp_path, tickets({"a": 30, "b": 30}), folds=3, canaries=2)
     assert [len(s.canaries) for s in (sample, *sample.folds)] == [2, 0, 0, 0]

@@ -211,8 +211,9 @@ def _split(
     """The sample of these training and test rows: fit, dev, and what `rows` leave out."""
     n = min(len(train), spec.rows) if spec.folds and spec.rows else _rows_used(spec, len(train), source)
     fit, more = _choose(task, train, n, seed_for(seed, "rows"), whole=False)
+    tested = {key for e in test for key in _keys(task, e)} if spec.folds else set[str]()  # else files that come split are left as they are
     if "dev" in files:
-        dev = files["dev"]
+        dev = tuple(e for e in files["dev"] if not tested.intersection(_keys(task, e)))
         if spec.rows or spec.fraction:
             dev, _ = _choose(task, dev, min(n, len(dev)), seed_for(seed, "dev"), whole=False)
     else:
