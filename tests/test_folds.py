@@ -236,6 +236,13 @@ def test_where_no_gain_can_be_measured_no_fold_is_grown_nor_priced(desk: Path, t
     assert "folds" not in recipe_for(desk / "desk.csv", "plain", ["message"])
 
 
+def test_scores_of_a_run_that_a_limit_cut_are_not_those_of_a_whole_run_of_as_many_rows(desk: Path, tmp_path: Path) -> None:
+    cut = run(recipes.build(FOLDED, desk), tmp_path, limits=Limits(tokens=2000)).scores
+    assert 0 < cut["cut"]["rows"] < 60 and "fold" not in cut["cut"] and cut["gain"]["difference"]["mean"] is None
+    fewer = FOLDED | {"generate": FOLDED["generate"] | {"count": cut["cut"]["rows"]}}
+    assert run(recipes.build(fewer, desk), tmp_path, replace=True).scores["gain"]["difference"]["mean"] is not None
+
+
 def test_an_estimate_counts_every_fold(whole: Path, desk: Path, tmp_path: Path) -> None:
     recipe = recipes.build(FOLDED, desk)
     one = estimate(recipes.build(FOLDED | {"sample": {"path": "desk.csv"}}, desk), tmp_path)

@@ -28,10 +28,11 @@ def grow_folds(
 ) -> tuple[Grown, list[Grown]]:
     """(the run's rows, the rows of each fold, their steps in the folder `folds`). Where a limit comes first there are no folds, and the run's rows
     say where it was cut and have a step of scores of their own. limits, deadline: of the call, which has grown the run's rows already."""
-    if grown.cut:
-        return grown, []
     inner, found = Store(store.path("folds")), list[Grown]()
     folds = folds_to_grow(recipe, sample)
+    names = {**grown.names, "scores": f"scores-{fingerprint(grown.names['scores'], 'without folds')}"} if folds else grown.names
+    if grown.cut:
+        return replace(grown, names=names), []
     for number, fold in enumerate(folds, 1):
         print(f"fold {number} of {len(folds)}", file=sys.stderr, flush=True)
         left, cut = _left(limits, deadline, timer), {"cut": {"rows": 0, "of": recipe.generate.count, "fit": {}}}
@@ -40,7 +41,6 @@ def grow_folds(
             cut = found[-1].cut
         if cut:
             cut["cut"] |= {"limits": str(limits), "fold": f"{number} of {len(folds)}"}
-            names = {**grown.names, "scores": f"scores-{fingerprint(grown.names['scores'], 'without folds')}"}
             return replace(grown, names=names, cut=cut), []
     return grown, found
 
