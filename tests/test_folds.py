@@ -110,7 +110,10 @@ def test_settings_that_contradict_each_other(spec: dict[str, Any], said: str) ->
 
 
 def test_too_few_rows_for_the_folds(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"folds = 9 need as many rows with different 'message'\. Got 6\. Lower 'folds' or add rows"):
+    with pytest.raises(
+        DataError,
+        match=r"folds = 9 need .* different 'message'\. Got 6 beside labels' only rows, which are in no test\. Lower 'folds' or add rows",
+    ):
         sample_of(tmp_path, tickets({"a": 3, "b": 3, "lone": 1}), folds=9)
     put(tmp_path / "fit.jsonl", lines(tickets({"a": 10, "b": 10})))
     with pytest.raises(DataError, match="'rows' asks for 50 training rows"):
@@ -263,6 +266,24 @@ def test_rows_made_elsewhere_may_have_been_made_of_any_row(whole: Path, desk: Pa
     with pytest.raises(RecipeError, match=r"may have been made of any of these\. Give real ones with --real"):
         evaluate(str(whole / "dataset"), None, path, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_dataset_of_a_run_with_folds_is_not_tested_on_the_rows_that_it_was_made_of(whole: Path, desk: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"made with folds, of all its real rows; \d+ of \d+ test rows are among them, such as 'desk-"):
+        evaluate(str(whole / "dataset"), str(desk / "desk.csv"), out=tmp_path)
+    shutil.copy(ROOT / "examples/helpdesk.csv", tmp_path / "others.csv")
+    quick = ["metric=[]", "gain.seeds=1", "gain.volumes=[]", 'student={kind="linear", features="tfidf"}']
+    assert evaluate(str(whole / "dataset"), str(tmp_path / "others.csv"), out=tmp_path, sets=quick).scores["gain"]["difference"]["mean"] is not None
+
+
+def test_a_folds_pool_holds_no_input_of_its_test(tmp_path: Path) -> None:
+    rows = tickets({"a": 20, "b": 20})
+    put(tmp_path / "all.jsonl", lines(rows))
+    put(tmp_path / "pool.jsonl", lines([{"message": row["message"]} for row in rows] + [{"message": "another"}]))
+    sample = load_sample(SampleSpec(path="all.jsonl", folds=4, pool="pool.jsonl"), TICKETS, 1, tmp_path)
+    assert len(sample.pool) == 41
+    for fold in sample.folds:
+        assert {e.fields["message"] for e in fold.pool} == {r["message"] for r in rows} - {e.fields["message"] for e in fold.test} | {"another"}
 
 
 def test_a_comparison_scores_the_answers_of_all_folds_together_and_goes_on_where_it_stopped(desk: Path, tmp_path: Path) -> None:

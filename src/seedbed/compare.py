@@ -106,7 +106,7 @@ def compare(
 
 def _claim(store: Store, recipe: Recipe, sample: Sample) -> None:
     """One folder, one comparison, of these rows wherever their file is; more seeds, arms or modes are the same one going on."""
-    facts = {"sample": step_names(recipe, sample)["sample"]}
+    facts = {"sample": step_names(recipe, sample)["sample"]} | ({"folds": str(len(sample.folds))} if sample.folds else {})
     path = store.path("compare-of.json")
     if path.exists() and read_json(path) != facts:
         raise StoreError(f"{store.root} holds a comparison on another sample or seed. Give another name or --out, or remove the folder.")

@@ -231,6 +231,7 @@ def _split(
     if task.has_labels and len(labels) < 2:
         raise DataError(f"{source}, column {task.target!r}: a {task.kind} needs two labels or more. Got {list(labels)}.")
     pool = tuple(replace(e, fields={k: v for k, v in e.fields.items() if k in task.inputs}) for e in more) if spec.hide else files.get("pool", ())
+    pool = tuple(e for e in pool if not tested.intersection(_keys(task, e)))
     planted = plant(task, fit, 0 if spec.folds and test else spec.canaries, seed_for(seed, "canaries"))
     return Sample(replace(task, labels=labels), fit, dev, test, pool, more, planted, spec.canary_repeats)
 
@@ -245,7 +246,10 @@ def _folds(task: Task, rows: Sequence[Example], k: int, source: str) -> list[tup
     dealt = [block for label in sorted(strata) if len(strata[label]) > 1 for block in strata[label]]
     if len(dealt) < k:
         together = " and ".join(map(repr, (*_shared_columns(task), *([task.group] if task.group else []))))
-        raise DataError(f"{source}: folds = {k} need as many rows with different {together}. Got {len(dealt)}. Lower 'folds' or add rows.")
+        raise DataError(
+            f"{source}: folds = {k} need as many rows with different {together}. Got {len(dealt)} beside labels' "
+            "only rows, which are in no test. Lower 'folds' or add rows."
+        )
     for j, block in enumerate(dealt):
         fold_of |= dict.fromkeys(block, j % k)
     sides = []
@@ -294,7 +298,7 @@ def _shared_columns(task: Task) -> tuple[str, ...]:
 def _keys(task: Task, example: Example) -> list[str]:
     """Two rows with a key in common belong on one side."""
     shared = json.dumps([example.fields[name] for name in _shared_columns(task)])
-    return [f"shared {shared}", f"group {example.fields[task.group]}"] if task.group else [shared]
+    return [f"shared {shared}", f"group {example.fields[task.group]}"] if task.group and task.group in example.fields else [shared]
 
 
 def _blocks(task: Task, rows: Sequence[Example]) -> list[list[int]]:

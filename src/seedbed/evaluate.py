@@ -22,7 +22,7 @@ from seedbed.report.closeup import VERSION as CLOSEUP
 from seedbed.report.page import page as render
 from seedbed.run import Run, claim, facts_of, gated, manifest_of, results, score, seal
 from seedbed.sifting import write_sifted
-from seedbed.store import Store, file_hash, fingerprint, write_text
+from seedbed.store import Store, file_hash, fingerprint, read_json, write_text
 from seedbed.task import Task
 from seedbed.types import Candidate, Sample
 
@@ -111,6 +111,7 @@ def _stem(data: str) -> str:
 def _steps(store: Store, recipe: Recipe, data: str, replace_old: bool, timer: Timer) -> Evaluated:
     sample: Sample = timer.time("sample", lambda: load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base))
     judged, how = timer.time("read", lambda: read_rows(data, sample.task, recipe))
+    _unseen(data, sample)
     claim(store, recipe, replace_old)  # what could not be read holds no folder
     names = _names(recipe, sample, judged)
     store.step(names["kept"], lambda folder: write_sifted(folder, judged.rows, judged.refused))
@@ -127,6 +128,20 @@ def _steps(store: Store, recipe: Recipe, data: str, replace_old: bool, timer: Ti
     write_text(store.path("card.md"), card(facts))
     seal(store, manifest)
     return gated(Evaluated(store.root, dict(facts.scores), facts.verdict, facts.data))
+
+
+def _unseen(data: str, sample: Sample) -> None:
+    """Raises DataError where the rows are those of a run with folds, which is made of all its real rows, and these are tested on."""
+    run = Path(data).resolve().parent
+    manifest = read_json(run / "manifest.json") if Path(data).resolve().name == "dataset" and (run / "manifest.json").is_file() else {}
+    if not manifest.get("counts", {}).get("folds"):
+        return
+    ids = read_json(run / manifest["steps"]["sample"] / "sample.json")["ids"]
+    if learned := {*ids["fit"], *ids["dev"]}.intersection(e.id for e in sample.test):
+        raise DataError(
+            f"{data}: made with folds, of all its real rows; {len(learned)} of {len(sample.test)} test rows are among them, "
+            f"such as {min(learned)!r}. Its gain stands in {run / 'scores.json'}; for another give other real rows with --real."
+        )
 
 
 def _names(recipe: Recipe, sample: Sample, judged: Judged) -> dict[str, str]:
