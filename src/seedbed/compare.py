@@ -19,6 +19,7 @@ from typing import Any
 from seedbed.candidates import tokens_of
 from seedbed.data import load_sample
 from seedbed.errors import RecipeError, StoreError
+from seedbed.folds import folds_to_grow
 from seedbed.gain import FULL_ROWS, Ruler, decisive, lessons
 from seedbed.grow import Grown, Timer, grow, own, step_names
 from seedbed.limits import Limits
@@ -153,7 +154,7 @@ class _Table:
         self.samples: list[Sample] = [
             load_sample(base.sample, base.task, seed_for(base.seed, "compare", s) if s else base.seed, base.base) for s in range(seeds)
         ]
-        self.parts: list[Sequence[Sample]] = [sample.folds or (sample,) for sample in self.samples]
+        self.parts: list[Sequence[Sample]] = [folds_to_grow(base, sample) or (sample,) for sample in self.samples]
         _claim(store, base, self.samples[0])
         for sample in self.samples[1:]:
             assert [e.id for e in sample.tested] == [e.id for e in self.samples[0].tested], "a seed never redraws the test"
