@@ -21,7 +21,7 @@ from seedbed.data import load_sample
 from seedbed.errors import RecipeError, StoreError
 from seedbed.folds import folds_to_grow
 from seedbed.gain import FULL_ROWS, Ruler, decisive, lessons
-from seedbed.grow import Grown, Timer, grow, own, step_names
+from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
 from seedbed.limits import Limits
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured
@@ -290,6 +290,7 @@ class _Table:
 
     def _tokens(self, cell: _Cell) -> int:
         made = [tokens_of(self.store.path(g.names["candidates"]), g.recipe.generate.count) for g in cell.grown]
+        made += [tokens_of(self.store.path(looks_step(g.names))) for g in cell.grown]
         return sum(made) + sum(tokens_of(self.store.path(g.names["answers"])) for g in cell.grown if "answers" in g.names)
 
     def _learned(self, cell: _Cell, n: int) -> list[str] | None:

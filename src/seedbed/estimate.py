@@ -26,8 +26,8 @@ from seedbed.errors import ModelError
 from seedbed.flops import CHARACTERS_A_TOKEN
 from seedbed.folds import folds_to_grow
 from seedbed.gain import FULL_ROWS, MIN_TEST, MOST_KEPT, measure_gain, training_sets
-from seedbed.generators.soft import DEV_TEXTS
-from seedbed.grow import step_names
+from seedbed.generators.soft import DEV_TEXTS, looks
+from seedbed.grow import looks_step, step_names
 from seedbed.limits import Allowance, Deadline
 from seedbed.parts import Component
 from seedbed.recipe import Recipe
@@ -94,7 +94,8 @@ def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Est
     names, folder = step_names(recipe, sample), Path(out) / recipe.name
     pool = min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0
     written = 0 if sample.task.has_labels else pool  # the pool's targets that the teacher writes, as it does candidates
-    making, judged = _for(recipe, recipe.generate.count + written), _for(recipe, recipe.generate.count + pool)
+    looked = looks(len(sample.fit)) if recipe.generate.count and getattr(recipe.generator.settings, "cover", False) else 0
+    making, judged = _for(recipe, recipe.generate.count + written + looked), _for(recipe, recipe.generate.count + pool)
     folds = folds_to_grow(recipe, sample)
     sets = [(folder, sample), *((folder / "folds", fold) for fold in folds)]
     done, times = _finished(recipe, sets, making.generate.count), len(sets)
@@ -129,7 +130,7 @@ def _finished(recipe: Recipe, sets: Sequence[tuple[Path, Sample]], count: int) -
     for folder, sample in sets:
         names = step_names(recipe, sample)
         done = {step: float((folder / name).is_dir()) for step, name in names.items()}
-        rows = sum(_rows(folder / names[step]) for step in ("candidates", "answers") if step in names)
+        rows = sum(_rows(folder / step) for step in (names["candidates"], names.get("answers", ""), looks_step(names)) if step)
         done["candidates"] = min(1.0, rows / count) if count else 1.0
         found.append(done | ({} if recipe.asks_teacher else {"teacher": 1.0}))
     return {step: sum(done[step] for done in found) / len(found) for step in found[0]} | {step: found[0][step] for step in ("sample", "scores")}

@@ -95,7 +95,7 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
     made = _Made(list, 0, {})
     with hands(on, recipe, sample, teacher, fitted, session) as asked_at:
         if teacher and recipe.generate.count:
-            made = timer.time("candidates", lambda: _generate(store, names["candidates"], recipe, sample, teacher, asked_at, allowance))
+            made = timer.time("candidates", lambda: _generate(store, names, recipe, sample, teacher, asked_at, allowance))
         asked = timer.time("candidates", lambda: _ask(store, names, recipe, sample, teacher, asked_at, allowance))
     wanted = recipe.generate.count + (min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0)
     cut = limits.cut(made.rows + asked.rows, wanted, short)
@@ -252,10 +252,17 @@ def fit(store: Store, name: str, recipe: Recipe, sample: Sample, deadline: Deadl
 
 
 def _generate(
-    store: Store, name: str, recipe: Recipe, sample: Sample, teacher: Teacher, session: Callable[[ModelRef], Session], allowance: Allowance
+    store: Store,
+    names: Mapping[str, str],
+    recipe: Recipe,
+    sample: Sample,
+    teacher: Teacher,
+    session: Callable[[ModelRef], Session],
+    allowance: Allowance,
 ) -> _Made:
     """Makes the candidates that are missing, as far as the allowance goes."""
-    count, whole = recipe.generate.count, store.path(name)
+    count, name = recipe.generate.count, names["candidates"]
+    whole = store.path(name)
     if (whole / "engine.json").exists() and rows_done(whole) >= count:
         return _Made(lambda: each_candidate(whole, count), count, json.loads((whole / "engine.json").read_text()))
     folder, rows, uncut = store.reopen(name), count, list[Candidate]()
@@ -263,11 +270,37 @@ def _generate(
     if not (folder / "engine.json").exists() or rows_done(folder) < count:
         opened = session(teacher.model)
         seed, how = seed_for(recipe.seed, "candidates"), recipe.generate.sampling
-        rows, uncut = own("engine", recipe.engine, lambda: complete(folder, teacher, opened, sample, count, seed, how, allowance=allowance))
+        if (seeing := having_seen(store, names, recipe, sample, teacher, opened, allowance)) is None:
+            return _Made(list, 0, dict(opened.describe()))
+        rows, uncut = own("engine", recipe.engine, lambda: complete(folder, seeing, opened, sample, count, seed, how, allowance=allowance))
         write_json(folder / "engine.json", dict(opened.describe()))
     facts = read_json(folder / "engine.json")
     folder = store.close(name) if rows == count else folder
     return _Made(lambda: chain(each_candidate(folder, rows), uncut), rows, facts)
+
+
+def having_seen(
+    store: Store, names: Mapping[str, str], recipe: Recipe, sample: Sample, teacher: Teacher, opened: Session, allowance: Allowance
+) -> Teacher | None:
+    """The teacher, or, of one that looks first at what it writes, the one that has; None where a limit came before."""
+    looks: int = getattr(teacher, "looks", 0)
+    if not looks:
+        return teacher
+    name = looks_step(names)
+    if not (folder := store.path(name)).exists():
+        folder, seed = store.reopen(name), seed_for(recipe.seed, "looks")
+        how = recipe.generate.sampling
+        done, _ = own("engine", recipe.engine, lambda: complete(folder, teacher, opened, sample, looks, seed, how, allowance=allowance))
+        if done < looks:
+            return None
+        folder = store.close(name)
+    found: Teacher = teacher.having_seen(sample, each_candidate(folder, looks))  # type: ignore[attr-defined]
+    return found
+
+
+def looks_step(names: Mapping[str, str]) -> str:
+    """The rows that a teacher looks at before it makes its candidates; there where one does (generators/soft.py, `cover`)."""
+    return names["candidates"].replace("candidates", "looks")
 
 
 def _ask(

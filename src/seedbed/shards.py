@@ -12,7 +12,7 @@ from seedbed import fleet
 from seedbed.candidates import PART_ROWS, complete, rows_done, shard_folder
 from seedbed.data import load_sample
 from seedbed.errors import ComponentError
-from seedbed.grow import fit, hands, own, step_names
+from seedbed.grow import fit, hands, having_seen, own, step_names
 from seedbed.limits import UNLIMITED, Allowance, Limits, Purse
 from seedbed.recipe import Recipe
 from seedbed.relay import Relay
@@ -63,7 +63,11 @@ def make_shard(
         allowance = Allowance(recipe.generate.max_tokens, limits.tokens, limits.deadline(), Purse(limits.cost))
         if start + rows_done(shard.root, start) < stop or (start < stop and not (shard.root / "engine.json").exists()):
             opened, how, seed = session(teacher.model), recipe.generate.sampling, seed_for(recipe.seed, "candidates")
-            work = (shard.root, teacher, opened, sample, stop, seed, how)
+            with store.held(wait=True):  # the first job looks, the others find what it saw
+                seeing = having_seen(store, names, recipe, sample, teacher, opened, allowance)
+            if seeing is None:
+                return shard.root, start, start
+            work = (shard.root, seeing, opened, sample, stop, seed, how)
             own("engine", recipe.engine, lambda: complete(*work, allowance=allowance, start=start))
             write_json(shard.root / "engine.json", dict(opened.describe()))
     return shard.root, start, rows_done(shard.root, start)

@@ -228,7 +228,11 @@ class ModelRef:
 
 @runtime_checkable
 class Teacher(Protocol):
-    """A source of prompts. Both methods are pure."""
+    """A source of prompts. Its methods are pure.
+
+    One that must see what it writes before it chooses its rows has an attribute `looks`, the number of rows to complete first, and a method
+    `having_seen(sample, candidates)` that returns the teacher whose rows are made. They are a step of their own and no rows of the dataset.
+    """
 
     @property
     def model(self) -> ModelRef: ...

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -31,6 +31,8 @@ FITS = {"amortised": 7}
 """Fits of all rows that a form's training comes to, at most: three levels by three folds of two thirds, and the last; of the others one."""
 NEAR = 5
 """Neighbours that a context is mixed with one of."""
+LOOKS, MOST_LOOKS = 4, 1000
+"""Texts written from each fit row before `cover` chooses, at most; and from all of them, but for one a row."""
 DEV_TEXTS = 512
 """Dev texts that the loss is read on, at most."""
 
@@ -47,11 +49,12 @@ class Soft:
     hub name). epochs, patience (in evaluations), batch, prompt_lr, network_lr, weight_decay: of the fit; rates are relative to embeddings
     of RMS 1. contexts: what a row is written from: "sample", a fit row's own embedding, as in the paper; "mix", it and one of its nearest
     (of its label), averaged; "kernel", a draw near it from a smoothed density of the rows, by label. spread: of mix, the neighbour's weight at
-    most; of kernel, the share of its place that the draw gives up. These two do not fit the prompt anew.
+    most; of kernel, the share of its place that the draw gives up. cover: write first a few texts from each fit row (up to 4), then draw rows oftener
+    around which there are too few texts (lm/cover.py), instead of all equally often. These three do not fit the prompt anew.
     """
 
     version: ClassVar[int] = 4
-    later: ClassVar[tuple[str, ...]] = ("contexts", "spread")
+    later: ClassVar[tuple[str, ...]] = ("contexts", "spread", "cover")
     files: ClassVar[tuple[str, ...]] = ("decoder",)
     needs: ClassVar[frozenset[str]] = frozenset({"text", "soft"})
 
@@ -71,6 +74,7 @@ class Soft:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     contexts: Literal["sample", "mix", "kernel"] = "sample"
     spread: Annotated[float, Field(gt=0, le=0.5)] = 0.3
+    cover: bool = False
 
     def fit(self, sample: Sample, model: str, seed: int, out: Path, deadline: Deadline = NEVER) -> dict[str, Any]:
         """Writes prompt.safetensors (theta and the sources' contexts), prompt.json (settings and hashes), sources.jsonl and training.json.
@@ -143,7 +147,7 @@ class Soft:
 
     def load(self, folder: Path, task: Task, model: str) -> SoftTeacher:
         facts = json.loads((folder / "prompt.json").read_text())
-        return SoftTeacher(ModelRef(model, soft=folder), task, facts["form"], facts["model_hash"], self.contexts, self.spread)
+        return SoftTeacher(ModelRef(model, soft=folder), task, facts["form"], facts["model_hash"], self.contexts, self.spread, self.cover)
 
     def _encode(self, lm: LM, task: Task, examples: tuple[Example, ...]) -> tuple[list[Example], list[Text]]:
         """The examples whose text, with the prompt, fits the context, and their ids."""
@@ -240,6 +244,8 @@ class SoftTeacher:
     model_hash: str
     contexts: Literal["sample", "mix", "kernel"] = "sample"
     spread: float = 0.3
+    cover: bool = False
+    shares: tuple[float, ...] = ()
 
     @cached_property
     def sources(self) -> list[dict[str, Any]]:
@@ -250,14 +256,39 @@ class SoftTeacher:
         assert self.model.soft is not None  # set by Soft.load, the only maker
         return self.model.soft
 
+    @property
+    def looks(self) -> int:
+        """Rows to complete for `having_seen`."""
+        return looks(len(self.sources)) if self.cover else 0
+
+    def having_seen(self, sample: Sample, written: Iterable[Candidate]) -> SoftTeacher:
+        """The teacher that draws its contexts by what the first `looks` rows became."""
+        import numpy as np
+
+        from seedbed.lm.cover import shares
+        from seedbed.lm.embed import embed
+
+        embedder = json.loads((self._folder / "prompt.json").read_text())["embedder"]
+        body, place = {e.id: self.task.body(e.fields) for e in sample.fit}, {s["id"]: i for i, s in enumerate(self.sources)}
+        seen = [(place[c.provenance["sources"][0]], self.task.body(c.fields)) for c in written if c.fields is not None and c.finished]
+        real = embed([body[s["id"]] for s in self.sources], embedder)
+        texts = embed([text for _, text in seen], embedder) if seen else np.empty((0, real.shape[1]))
+        found = shares(real, texts, np.array([i for i, _ in seen], dtype=int), [str(s["label"]) for s in self.sources])
+        return replace(self, shares=tuple(found.tolist()))
+
     def rows(self, sample: Sample, count: int, seed: int) -> Iterator[Row]:
-        """Every fit example is the context equally often: round r is a permutation of all."""
+        """Every fit example is the context equally often: round r is a permutation of all. With shares a round is n draws by them, as even as can
+        be (systematic resampling; Kitagawa 1996)."""
         import numpy as np
 
         n = len(self.sources)
         for start in range(0, count, n):
-            order = np.random.default_rng(seed_for(seed, "round", start // n)).permutation(n).tolist()
-            for index, place in zip(range(start, min(start + n, count)), order, strict=False):
+            rng = np.random.default_rng(seed_for(seed, "round", start // n))
+            order = rng.permutation(n)
+            if self.shares:
+                drawn = np.searchsorted(np.cumsum(self.shares), (rng.random() + np.arange(n)) / n)
+                order = np.minimum(drawn, n - 1)[order]
+            for index, place in zip(range(start, min(start + n, count)), order.tolist(), strict=False):
                 source = self.sources[place]
                 label = {str(self.task.target): source["label"]} if self.form == "amortised" and self.task.has_labels else {}
                 yield Row(index, seed_for(seed, "row", index), source["given"] | label, source["id"])
@@ -307,6 +338,11 @@ class SoftTeacher:
         provenance |= {"noise": context.noise} if context.noise else {}
         turn, task = row.turns[0], _with_label(self.task) if self.form == "amortised" else self.task
         return [read_candidate(task, row, self._asked(row) + turn.text, turn.finished, provenance)]
+
+
+def looks(rows: int) -> int:
+    """Texts that are written before `cover` chooses among so many fit rows."""
+    return rows * max(1, min(LOOKS, MOST_LOOKS // rows))
 
 
 def decoder_place(given: str, model: str) -> Path:
