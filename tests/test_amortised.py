@@ -104,7 +104,8 @@ def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(
     from seedbed.lm import adapt
 
     monkeypatch.setattr(adapt, "FOLDED", folded)
-    sample, soft = tiny_sample(), Soft(prompt="amortised", decoder=str(made), tokens=4, epochs=2, batch=8)
+    soft, tiny = Soft(prompt="amortised", decoder=str(made), tokens=4, epochs=2, batch=8), tiny_sample()
+    sample = replace(tiny, fit=tiny.fit[::2], dev=tiny.dev[::2])
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()

@@ -337,11 +337,12 @@ def test_preview_and_estimate_of_annotating_alone(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("seedbed.estimate.SMALL", 20)
     monkeypatch.setattr("seedbed.estimate.LARGE", 40)
-    made = recipes.build(LABELS, ROOT)
+    few = LABELS | {"metric": [], "gain": {"seeds": 1, "volumes": []}}
+    made = recipes.build(few, ROOT)
     shown = preview(made, 4, tmp_path).candidates
     assert len(shown) == 4 and all((c.fields or {})["queue"] for c, _ in shown)
     assert estimate(made, tmp_path).steps["annotations"].seconds > 0
-    asking = recipes.build(LABELS | {"annotator": [{"kind": "likelihood"}], "annotate": {"count": 20}}, ROOT)
+    asking = recipes.build(few | {"annotator": [{"kind": "likelihood"}], "annotate": {"count": 20}}, ROOT)
     found = estimate(asking, tmp_path)
     assert {"teacher", "annotations"} <= set(found.steps) and found.steps["candidates"].basis == "finished"
 

@@ -32,6 +32,13 @@ EACH = (1 * 100 + 7 * 5000) / 1e6
 """Of one answer: the server counts one token read and seven written."""
 
 
+@pytest.fixture(autouse=True)
+def _few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the trials of filters, metrics and student: what is tested here is money."""
+    monkeypatch.setattr("seedbed.estimate.SMALL", 20)
+    monkeypatch.setattr("seedbed.estimate.LARGE", 40)
+
+
 def priced(server: Server, **more: Any) -> dict[str, Any]:
     made = settings(server)
     return made | {"engine": made["engine"] | PRICES | more}

@@ -22,7 +22,7 @@ QUICK = ['metric=[{kind="memorisation"}]', "gain.seeds=1", "gain.volumes=[1]", '
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 real rows of the example, and the others in other tools' layouts: nothing that a model wrote."""
+    """400 real rows of the example, 150 of them (too few for a gain) and the others in other tools' layouts: nothing that a model wrote."""
     folder = tmp_path_factory.mktemp("desk")
     with (ROOT / "examples/helpdesk.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -34,6 +34,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     alpaca = [{"instruction": "Which queue?", "input": r["message"], "output": r["queue"]} for r in rows[400:500]]
     copies = [{"instruction": "Which queue?", "input": r["message"], "output": r["queue"]} for r in rows[:25]]
     (folder / "their.json").write_text(json.dumps([*alpaca, *copies]), encoding="utf-8")
+    with (folder / "few.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["message", "queue"])
+        writer.writeheader()
+        writer.writerows(rows[:150])
     bad = [*alpaca[:30], {**alpaca[0], "output": "Billing"}, {**alpaca[0], "input": None}, {**alpaca[0], "output": 3}, {**alpaca[0], "output": " "}]
     (folder / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad), encoding="utf-8")
     (folder / "none.jsonl").write_text(json.dumps({**alpaca[0], "output": "x"}) + "\n", encoding="utf-8")
@@ -99,7 +103,7 @@ def test_a_finished_evaluation_can_be_shown(done: Evaluated) -> None:
 
 
 def test_refused_rows_are_counted_and_say_file_and_line(desk: Path) -> None:
-    found = evaluate(str(desk / "bad.jsonl"), str(desk / "real.csv"), out=desk / "runs", sets=[*QUICK, "metric=[]"])
+    found = evaluate(str(desk / "bad.jsonl"), str(desk / "few.csv"), out=desk / "runs", sets=[*QUICK, "metric=[]"])
     dropped = {"read:empty text": 1, "read:no value": 1, "read:unknown label": 2}
     assert found.scores["counts"] == {"candidates": 34, "kept": 30, "dropped": dropped, "failed": {}}
     said = [row["text"] for row in rows_of(found.folder, "dropped", 9)]
@@ -114,7 +118,7 @@ def test_refused_rows_are_counted_and_say_file_and_line(desk: Path) -> None:
 
 
 def test_a_recipe_says_task_metrics_and_reading_but_not_what_would_be_made(desk: Path) -> None:
-    recipe = (ROOT / "recipes/helpdesk.toml").read_text(encoding="utf-8").replace("../examples/helpdesk.csv", "real.csv")
+    recipe = (ROOT / "recipes/helpdesk.toml").read_text(encoding="utf-8").replace("../examples/helpdesk.csv", "few.csv")
     (desk / "own.toml").write_text(recipe + '\n[evaluate]\ncolumns = {message = "input", queue = "output"}\nlabels = {Billing = "billing"}\n')
     found = evaluate(str(desk / "bad.jsonl"), None, desk / "own.toml", desk / "own", sets=[*QUICK, "metric=[]"])
     assert found.scores["counts"]["dropped"]["read:unknown label"] == 1, "the other one was read"
@@ -122,7 +126,7 @@ def test_a_recipe_says_task_metrics_and_reading_but_not_what_would_be_made(desk:
 
 
 def test_a_task_is_guessed_from_the_recipes_sample(desk: Path) -> None:
-    (desk / "bare.toml").write_text('metric = []\n[sample]\npath = "real.csv"\n')
+    (desk / "bare.toml").write_text('metric = []\n[sample]\npath = "few.csv"\n')
     found = evaluate(str(desk / "bad.jsonl"), None, desk / "bare.toml", desk / "bare", sets=QUICK)
     assert 'target = "queue"' in (found.folder / "recipe.toml").read_text()
 

@@ -42,6 +42,8 @@ TOY: dict[str, Any] = {
     "metric": [{"kind": "memorisation"}],
     "gain": {"seeds": 1, "volumes": [0.5]},
 }
+LIGHT: dict[str, Any] = TOY | {"sample": {"path": "examples/helpdesk.csv", "rows": 150, "test_share": 0.1}, "metric": []}
+"""Nothing is measured: no metric, and too few test rows for a gain."""
 REAL: dict[str, Any] = TOY | {
     "sample": {"path": "examples/helpdesk.csv", "rows": 24},
     "engine": {"kind": "local", "slots": 8, "cache": 96},
@@ -51,7 +53,7 @@ REAL: dict[str, Any] = TOY | {
     "filter": [{"kind": "dedup"}, {"kind": "overlap"}],
 }
 """Plain text, and no filter of form: so short a fit and cap would leave nothing."""
-AGREEING: dict[str, Any] = TOY | {"annotator": [{"kind": "classifier"}], "filter": [{"kind": "form"}, {"kind": "agreement"}, {"kind": "dedup"}]}
+AGREEING: dict[str, Any] = LIGHT | {"annotator": [{"kind": "classifier"}], "filter": [{"kind": "form"}, {"kind": "agreement"}, {"kind": "dedup"}]}
 FINAL = ("scores.json", "recipe.toml", "dataset/README.md")
 
 
@@ -109,7 +111,7 @@ def test_two_datasets_in_one_cache_are_not_taken_for_each_other(tmp_path: Path) 
     datasets = pytest.importorskip("datasets")
     found = []
     for seed in (3, 4):
-        run(recipes.build(TOY | {"seed": seed}, ROOT), tmp_path, replace=True)
+        run(recipes.build(LIGHT | {"seed": seed}, ROOT), tmp_path, replace=True)
         found.append(datasets.load_dataset(str(tmp_path / "tiny/dataset"), split="train", cache_dir=str(tmp_path / "cache"))["message"])
         kept = sorted((tmp_path / "tiny").glob("kept-*/kept.jsonl"), key=lambda p: p.stat().st_mtime_ns)[-1]
         assert list(found[-1]) == [json.loads(line)["fields"]["message"] for line in kept.read_text().splitlines()]
@@ -132,7 +134,7 @@ def test_equal_seeds_equal_bytes_other_seeds_not(toy_run: Path, tmp_path: Path) 
 
 
 def test_the_licences_of_rows_and_model_reach_the_card(tmp_path: Path) -> None:
-    raw = TOY | {"metric": [], "sample": TOY["sample"] | {"license": "cc-by-4.0"}}
+    raw = LIGHT | {"sample": LIGHT["sample"] | {"license": "cc-by-4.0"}}
     card = (run(recipes.build(raw, ROOT), tmp_path).folder / "dataset/README.md").read_text()
     assert card.startswith("---\nlicense: cc-by-4.0\n") and "| the language model | apache-2.0 |" in card
 
@@ -150,7 +152,7 @@ def test_a_models_licence_is_its_cards(text: str | None, found: str | None, tmp_
 
 def test_a_longer_run_extends_and_a_new_filter_repays_nothing(toy_run: Path, tmp_path: Path) -> None:
     longer = TOY | {"generate": TOY["generate"] | {"count": 170}}
-    run(recipes.build(TOY, ROOT), tmp_path)
+    shutil.copytree(toy_run, tmp_path / "tiny")
     first = next((tmp_path / "tiny").glob("candidates-*/part-00000.parquet"))
     stamp = first.stat().st_mtime_ns
     run(recipes.build(longer, ROOT), tmp_path, replace=True)
@@ -166,7 +168,7 @@ def test_a_longer_run_extends_and_a_new_filter_repays_nothing(toy_run: Path, tmp
 
 
 def test_another_recipe_is_refused_unless_replaced(toy_run: Path, tmp_path: Path) -> None:
-    run(recipes.build(TOY, ROOT), tmp_path)
+    shutil.copytree(toy_run, tmp_path / "tiny")
     before = _snapshot(tmp_path / "tiny")
     with pytest.raises(StoreError, match="--replace"):
         run(recipes.build(TOY | {"seed": 9}, ROOT), tmp_path)
