@@ -117,7 +117,8 @@ def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(
     assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in stopped.iterdir()}
     form = json.loads((whole / "training.json").read_text())["forms"]["amortised"]
     assert form["level"] == min(form["levels"], key=form["levels"].get) and set(form["levels"]) == set(LEVELS)
-    if not folded and form["level"] != "none":
+    if not folded:
+        assert form["level"] != "none"
         assert form["dev"] == pytest.approx(form["levels"][form["level"]], abs=1e-4), (
             "judged by dev alone, the best level's fit is the one that stays"
         )

@@ -158,5 +158,6 @@ def test_the_datasets_of_two_runs_are_measured_in_two_folders(tmp_path: Path, de
         (tmp_path / name / "dataset").mkdir(parents=True)
         (tmp_path / name / "manifest.json").write_text("{}")
         (tmp_path / name / "dataset/rows.csv").write_text("message,queue\nWhere is my parcel?,delivery\n")
-    found = [evaluate(str(tmp_path / name / "dataset"), str(desk / "real.csv"), out=tmp_path / "runs", sets=QUICK) for name in ("first", "second")]
+    sets = [*QUICK, "metric=[]"]
+    found = [evaluate(str(tmp_path / name / "dataset"), str(desk / "few.csv"), out=tmp_path / "runs", sets=sets) for name in ("first", "second")]
     assert [one.folder.name for one in found] == ["evaluate-first", "evaluate-second"]

@@ -159,7 +159,9 @@ def test_retry_after_is_honoured_and_its_wait_is_not_endless(server: Server, mon
     waited: list[float] = []
     patient(waited.append, 1.1, monkeypatch)
     server.faults = [status(429, headers={"Retry-After": "7"}), status(429, headers={"retry-after-ms": "2500"})]
-    assert not next(opened(server).complete(prompts(1), HOW))[1].problem
+    session = opened(server)
+    session.pace.clock = lambda: sum(waited)  # so much has passed, and the pace waits no second time
+    assert not next(session.complete(prompts(1), HOW))[1].problem
     assert waited == [7.0, 2.5]
     server.faults = [status(429, headers={"Retry-After": "3600"})]
     assert next(opened(server).complete(prompts(1, 1), HOW))[1].problem == "server answers 429: no"
@@ -414,7 +416,7 @@ def test_soft_prompts_go_to_a_server_that_answers_as_transformers_does(server: S
     Soft(prompt="nsp", tokens=2, epochs=1).fit(tiny_sample(), "seedling", 0, tmp_path)
     soft = ModelRef("seedling", soft=tmp_path)
     with pytest.raises(EngineError, match=r"does not take whole prompts as vectors.*--enable-prompt-embeds"):
-        engine(server, mode="text").open(soft)
+        engine(server, mode="text", retries=0).open(soft)
     server.always = status(401, f"bad key {SECRET}")
     with pytest.raises(EngineError, match=r"Set OPENAI_API_KEY") as wrong:
         engine(server, mode="text").open(soft)
