@@ -51,6 +51,7 @@ SOFT: dict[str, Any] = {"kind": "soft", "tokens": 16, "epochs": 50}
 WAYS: dict[str, dict[str, Any]] = {
     "amortised density": {**SOFT, "prompt": "amortised", "contexts": "kernel", "spread": 0.2},
     "amortised sample": {**SOFT, "prompt": "amortised"},
+    "amortised cover": {**SOFT, "prompt": "amortised", "cover": True},
     "mc": {**SOFT, "prompt": "mc"},
     "nsp": {**SOFT, "prompt": "nsp"},
     "finetune": {"kind": "finetune", "epochs": 10},
@@ -243,7 +244,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tasks", default="slurp20,helpdesk,gsm8k")
     parser.add_argument("--n", default="32,128,512")
-    parser.add_argument("--ways", default=",".join(list(WAYS)[:6]))
+    parser.add_argument("--ways", default=",".join(list(WAYS)[:7]))
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=None)
