@@ -175,29 +175,33 @@ def _shell(out: Path, prefix: dict[str, str], *flags: str) -> subprocess.Popen[s
     return subprocess.Popen(command, env=os.environ | prefix, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def killed_here(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
-    """At random moments; a run that comes to its end is compared, and the next one begins."""
-    found, rng = Counter[str](), random.Random(11)
+def _killed(
+    work: Path, whole: dict[str, bytes], count: int, begin: Callable[[Path], Any], share: tuple[float, float], but: tuple[str, ...] = ()
+) -> Counter[str]:
+    """At random moments; a run that comes to its end is compared, and the next one begins. begin(out): the process of one. share: of the seconds of
+    a whole run, the first and last moment to kill one."""
+    found, rng, kills, out = Counter[str](), random.Random(11), 0, work / "out"
     start = time.monotonic()
-    started(carry_out, str(work / "first")).join()
-    seconds, runs, kills = time.monotonic() - start, 0, 0
-    while kills < count:
-        process = started(carry_out, str(work / str(runs)))
-        process.join(rng.uniform(0, 0.6) * seconds)
+    if _ended(begin(work / "first")):
+        raise RuntimeError("a run fails here though nobody killed it")
+    seconds = time.monotonic() - start
+    while True:
+        process = begin(out)
+        process.join(rng.uniform(*share) * seconds if kills < count else None)
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             kills += 1
             continue
         found["runs that ended"] += 1
-        found["others"] += others(work / str(runs), whole) or process.exitcode
-        shutil.rmtree(work / str(runs))
-        runs += 1
-    process = started(carry_out, str(work / str(runs)))
-    process.join()
-    found["runs that ended"] += 1
-    found["others"] += others(work / str(runs), whole) or process.exitcode
-    return found
+        found["others"] += _ended(process) or others(out, whole, but)
+        if kills == count:
+            return found
+        shutil.rmtree(out)
+
+
+def killed_here(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
+    return _killed(work, whole, count, lambda out: started(carry_out, str(out)), (0, 0.6))
 
 
 def damaged(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
@@ -296,31 +300,15 @@ def ray_is_there() -> bool:
 
 
 def killed_driver(work: Path, whole: dict[str, bytes], count: int) -> Counter[str]:
-    """At random moments of runs on a cluster of their own, which goes with them."""
-    found, rng, i = Counter[str](), random.Random(2), 0
+    """Of runs on a cluster of their own, which goes with them."""
     os.environ["RAY_ADDRESS"] = ""
     work.mkdir(parents=True)
-    _recipe_file(work / "first")
-    start = time.monotonic()
-    if _ended(started(_command, str(work / "first"), "ray")):
-        raise RuntimeError("a run on Ray fails here though nobody killed it")
-    seconds, kills = time.monotonic() - start, 0
-    while kills < count:
-        out = work / str(i)
+
+    def begin(out: Path) -> Any:
         _recipe_file(out)
-        process = started(_command, str(out), "ray")
-        process.join(rng.uniform(0.2, 1.0) * seconds)
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            kills += 1
-            if kills < count:
-                continue
-            process = started(_command, str(out), "ray")
-        found["runs that ended"] += 1
-        found["others"] += _ended(process) or others(out, whole, PATHS)
-        i += 1
-    return found
+        return started(_command, str(out), "ray")
+
+    return _killed(work, whole, count, begin, (0.2, 1.0), PATHS)
 
 
 def _cluster(nodes: int) -> tuple[Any, list[Any]]:
