@@ -65,7 +65,7 @@ def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
 
 def reseal(folder: Path) -> None:
     """As a forger does who knows of the hashes."""
-    rewrite(folder / "manifest.json", lambda m: m | {"files": sealed(folder, m["steps"])})
+    rewrite(folder / "manifest.json", lambda m: m | {"files": sealed(folder, m)})
 
 
 def forge_row(folder: Path) -> None:

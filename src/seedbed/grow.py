@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -264,7 +263,7 @@ def _generate(
     count, name = recipe.generate.count, names["candidates"]
     whole = store.path(name)
     if (whole / "engine.json").exists() and rows_done(whole) >= count:
-        return _Made(lambda: each_candidate(whole, count), count, json.loads((whole / "engine.json").read_text()))
+        return _Made(lambda: each_candidate(whole, count), count, read_json(whole / "engine.json"))
     folder, rows, uncut = store.reopen(name), count, list[Candidate]()
     adopt(whole, folder)
     if not (folder / "engine.json").exists() or rows_done(folder) < count:

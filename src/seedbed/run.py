@@ -93,7 +93,7 @@ def _steps(store: Store, recipe: Recipe, sample: Sample, timer: Timer, replace: 
     grown, folds = grow_folds(store, grown, recipe, sample, limits, deadline, timer, on)
     counts |= {"folds": [{"test": len(s.test), "kept": len(f.kept)} for s, f in zip(sample.folds, folds, strict=False)]} if folds else {}
     scored = timer.time("scores", lambda: store.step(grown.names["scores"], lambda out: score(out, grown, sample, counts, folds)))
-    page = facts_of(recipe, sample, grown, scored, manifest_of(grown, sample, timer, counts))
+    page = facts_of(recipe, sample, grown, scored, manifest_of(grown, sample, timer, counts, folds))
     rows = originated(grown)
     store.replace("dataset", lambda out: write_dataset(out, sample.task, rows, lambda written: card(page, written)))
     results(store, dict(page.scores), dict(page.manifest))
@@ -252,11 +252,13 @@ def _counts(grown: Grown, sample: Sample) -> dict[str, Any]:
     return found | ({"quota_not_met": quotas[-1]} if quotas else {})
 
 
-def manifest_of(grown: Grown, sample: Sample, timer: Timer, counts: dict[str, Any]) -> dict[str, Any]:
+def manifest_of(grown: Grown, sample: Sample, timer: Timer, counts: dict[str, Any], folds: Sequence[Grown] = ()) -> dict[str, Any]:
+    in_folds = [{step: name for step, name in fold.names.items() if step not in ("sample", "scores")} for fold in folds]
     return {
         "name": grown.recipe.name,
         "seed": grown.recipe.seed,
         "steps": dict(grown.names),
+        **({"folds": in_folds} if folds else {}),
         "sizes": sizes(sample),
         "engine": dict(grown.engine),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
@@ -275,13 +277,14 @@ def results(store: Store, scores: dict[str, Any], manifest: dict[str, Any]) -> N
 
 def seal(store: Store, manifest: dict[str, Any]) -> None:
     """manifest.json once more, with the hash of every file that it speaks of: what `verify` checks first."""
-    write_json(store.path("manifest.json"), manifest | {"files": sealed(store.root, manifest["steps"])})
+    write_json(store.path("manifest.json"), manifest | {"files": sealed(store.root, manifest)})
 
 
-def sealed(root: Path, steps: Mapping[str, str]) -> dict[str, str]:
-    """Path in the run folder -> SHA-256, of the whole steps, the dataset and the results."""
+def sealed(root: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Path in the run folder -> SHA-256, of the whole steps, those of folds, the dataset and the results."""
+    in_folds = [f"folds/{name}" for fold in manifest.get("folds", ()) for name in fold.values()]
     tops = [root / name for name in ("recipe.toml", "scores.json", "report.html", "card.md")]
-    inside = [path for name in (*steps.values(), "dataset") for path in sorted((root / name).rglob("*"))]
+    inside = [path for name in (*manifest.get("steps", {}).values(), *in_folds, "dataset") for path in sorted((root / name).rglob("*"))]
     return {path.relative_to(root).as_posix(): file_hash(path) for path in (*tops, *inside) if path.is_file()}
 
 

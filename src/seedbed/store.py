@@ -74,9 +74,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path} is missing or damaged: {error}. Run the recipe again: finished steps are kept.") from error
+        raise StoreError(f"{path} is missing or damaged: {error}. Remove it and run the recipe again: finished steps are kept.") from error
     if not isinstance(found, dict):
-        raise StoreError(f"{path} is damaged: it must hold a JSON object. Got {found!r:.80}. Run the recipe again: finished steps are kept.")
+        raise StoreError(
+            f"{path} is damaged: it must hold a JSON object. Got {found!r:.80}. Remove it and run the recipe again: finished steps are kept."
+        )
     return found
 
 

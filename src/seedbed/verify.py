@@ -82,9 +82,10 @@ class _Run:
         self.root, self.manifest = root, read_json(root / "manifest.json")
         if self.manifest == {}:  # as RunFailed leaves it
             raise StoreError(f"{root} holds a run that kept no row, so that there is nothing to verify. Why: seedbed show {root} dropped.")
-        steps = self.manifest.get("steps", {}) if isinstance(self.manifest, dict) else None
-        if not isinstance(steps, dict) or not all(re.fullmatch(r"\w[\w.-]*", str(name)) for name in steps.values()):
-            raise StoreError(f"{root / 'manifest.json'} is damaged: its steps are no names of folders in the run. Got {steps!r:.80}.")
+        self.folds = self.manifest.get("folds", [])
+        for steps in (self.manifest.get("steps", {}), *(self.folds if isinstance(self.folds, list) else [self.folds])):
+            if not isinstance(steps, dict) or not all(re.fullmatch(r"\w[\w.-]*", str(name)) for name in steps.values()):
+                raise StoreError(f"{root / 'manifest.json'} is damaged: its steps are no names of folders in the run. Got {steps!r:.80}.")
 
     def step(self, name: str) -> Path | None:
         path = self.root / str(self.manifest.get("steps", {}).get(name))
@@ -118,7 +119,7 @@ class _Run:
         written = self.manifest.get("files")
         if not written:
             raise _NotChecked("the manifest lists no hashes: the run was made by an earlier version")
-        now = sealed(self.root, self.manifest.get("steps", {}))
+        now = sealed(self.root, self.manifest)
         for name, digest in written.items():
             if now.get(name) != digest:
                 return f"{name} was changed after the run: its SHA-256 is another" if name in now else f"{name} is missing"
@@ -171,6 +172,9 @@ class _Run:
         for name, value in again.items():
             if counted[name] != value:
                 return f"scores.json: counts.{name} is {counted[name]}, a recount gives {value}"
+        in_folds = [len(read_lines(self.root / "folds" / fold["kept"] / "kept.jsonl")) for fold in self.folds]
+        if in_folds != (claimed := [fold["kept"] for fold in counted.get("folds", [])]):
+            return f"scores.json: kept rows of the folds are {claimed}, a recount gives {in_folds}"
         scored = self.step("scores")
         if scored and (of := read_json(scored / "scores.json"))["measures"] != scores["measures"]:
             wrong = [a["name"] for a, b in zip(of["measures"], scores["measures"], strict=False) if a != b]
@@ -195,11 +199,19 @@ class _Run:
 
     def names(self, path: Path | None) -> str | None:
         """The first step whose name does not follow from recipe, real rows and model."""
-        again = step_names(*self._sample(path))
-        for step, name in again.items():
-            if (written := self.manifest["steps"].get(step)) != name:
-                return f"step {step} should be {name} by recipe, real rows, model and code. The manifest says {written}"
+        recipe, sample = self._sample(path)
+        for where, step, name, written in self._named(recipe, sample):
+            if written != name:
+                return f"step {step}{where} should be {name} by recipe, real rows, model and code. The manifest says {written}"
         return None
+
+    def _named(self, recipe: Recipe, sample: Sample) -> Iterator[tuple[str, str, str, str | None]]:
+        """(of which fold, step, its name worked out anew, the one that the manifest has)."""
+        for step, name in step_names(recipe, sample).items():
+            yield "", step, name, self.manifest["steps"].get(step)
+        for number, (fold, steps) in enumerate(zip(sample.folds, self.folds, strict=False), 1):
+            again = step_names(recipe, fold)
+            yield from ((f" of fold {number}", step, again[step], written) for step, written in steps.items())
 
     def verdicts(self, path: Path | None) -> str | None:
         """The first row that the filters judge otherwise."""
