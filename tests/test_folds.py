@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import shutil
+import signal
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,19 +16,20 @@ from typing import Any
 import pytest
 from test_data import PASSAGES, TICKETS, ids, lines, put, sample_of, tickets
 from test_gain import STUDENT, Notebook, Scripted, renamed, rows
-from test_run import ROOT, TOY, _snapshot
+from test_run import ROOT, TOY, _snapshot, started
 
 from seedbed import recipe as recipes
 from seedbed.compare import compare
 from seedbed.data import SampleSpec, load_sample
-from seedbed.errors import DataError, RecipeError
+from seedbed.errors import DataError, RecipeError, StoreError
 from seedbed.estimate import estimate
 from seedbed.evaluate import evaluate
-from seedbed.gain import MIN_FOLDED, measure_gain
+from seedbed.gain import MIN_FOLDED, measure_gain, uneven
 from seedbed.init import recipe_for
 from seedbed.limits import Limits
-from seedbed.run import run
-from seedbed.store import read_json, read_lines
+from seedbed.run import run, sealed
+from seedbed.shards import make_shard
+from seedbed.store import read_json, read_lines, write_json
 from seedbed.task import Task
 from seedbed.types import Example, Sample, seed_for
 from seedbed.verify import verify
@@ -120,6 +125,26 @@ def test_too_few_rows_for_the_folds(tmp_path: Path) -> None:
         load_sample(SampleSpec(fit="fit.jsonl", folds=2, rows=50), TICKETS, 1, tmp_path)
 
 
+def test_rows_that_stay_together_are_dealt_so_that_folds_are_even_and_what_cannot_be_even_is_said(tmp_path: Path) -> None:
+    rows = [row | {"author": f"a{i}" if i < 20 else f"b{i % 4}"} for i, row in enumerate(tickets({"a": 60}))]
+    rows = [row | {"queue": "ab"[i % 2]} for i, row in enumerate(rows)]  # 20 authors of one row, 4 of ten
+    task = Task("classification", ("message",), "queue", group="author")
+    even = sample_of(tmp_path, rows, task, folds=4)
+    assert sorted(len(f.test) for f in even.folds) == [15] * 4 and uneven(even) == ""
+    giant = sample_of(tmp_path, [row | {"author": "b" * (i >= 20) or row["author"]} for i, row in enumerate(rows)], task, folds=4)
+    (largest,) = (f for f in giant.folds if len(f.test) >= 40)
+    most = max(f.n for f in giant.folds)
+    said = f"{len(largest.test)} of 60 test rows are in one of 4, for rows with equal 'message' and 'author' stay together"
+    assert said in uneven(giant) and f"know {largest.n} real rows, not {most}, and students of every fold learn from as few" in uneven(giant)
+    gain = measure_gain(giant, [], Scripted(), 0, folds=[renamed(f.fit) for f in giant.folds], seeds=1, volumes=())
+    assert gain.arms["real"].n_train == len(largest.fit) and uneven(giant) in gain.note
+
+
+def test_a_fold_that_cannot_be_split_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"4 rows, 2 of them in a fold's test, give 2 for fit and 0 for dev.* change 'rows', 'fraction', 'folds' or"):
+        sample_of(tmp_path, tickets({"a": 2, "b": 2}), folds=2)
+
+
 # The gain
 
 
@@ -209,6 +234,80 @@ def test_a_run_measures_its_gain_on_every_row_with_rows_grown_without_it(whole: 
     assert "each in one of 4 folds, whose synthetic rows and students knew none of its test rows" in page
     assert "each in one of 4 folds" in (whole / "dataset/README.md").read_text()
     assert [c for c in verify(whole, desk / "desk.toml") if c.passed is False] == []
+
+
+def _dies(desk: Path, out: Path, where: str) -> None:
+    """The run, which kills itself where a folder of this name was to be made whole."""
+
+    def watch(event: str, args: tuple[Any, ...]) -> None:
+        if event == "os.rename" and where in str(args[0]) and str(args[0]).endswith(".partial"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    run(recipes.build(FOLDED, desk), out)
+
+
+def test_killed_in_each_step_of_a_fold_and_the_same_bytes(whole: Path, desk: Path, tmp_path: Path) -> None:
+    for where in ("folds/teacher-", "folds/candidates-", "folds/kept-", "tiny/scores-"):
+        process = started(_dies, desk, tmp_path, where)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, where
+    run(recipes.build(FOLDED, desk), tmp_path)
+    assert _snapshot(tmp_path / "tiny") == _snapshot(whole)
+
+
+def test_shards_of_the_dataset_and_folds_by_the_last_command_give_the_bytes_of_one_process(whole: Path, desk: Path, tmp_path: Path) -> None:
+    recipe = recipes.build(FOLDED, desk)
+    assert [make_shard(recipe, tmp_path, number, 2)[1:] for number in (1, 2)] == [(0, 0), (0, 60)]
+    run(recipe, tmp_path)
+    assert _snapshot(tmp_path / "tiny") == _snapshot(whole)
+
+
+@pytest.mark.parametrize("step", ["teacher", "candidates", "kept"])
+@pytest.mark.parametrize("harm", ["changed", "missing", "truncated", "added"])
+def test_verify_names_a_file_of_a_fold_that_is_not_what_the_run_wrote(whole: Path, tmp_path: Path, step: str, harm: str) -> None:
+    folder = shutil.copytree(whole, tmp_path / "tiny")
+    path = max((p for p in (folder / "folds").glob(f"{step}-*/*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = path.read_bytes()
+    if harm == "missing":
+        path.unlink()
+    elif harm == "added":
+        path = path.with_name("more.jsonl")
+        path.touch()
+    else:
+        path.write_bytes(content[:-20] if harm == "truncated" else content.replace(b"a", b"b", 1))
+    found = {c.name: c.why for c in verify(folder) if c.passed is False}
+    assert path.relative_to(folder).as_posix() in found["files"]
+
+
+def test_a_damaged_file_of_a_fold_is_named_and_right_after_it_is_removed(whole: Path, desk: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "tiny")
+    shutil.rmtree(next(folder.glob("scores-*")))
+    path = next((folder / "folds").glob("candidates-*/engine.json"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StoreError, match=rf"{re.escape(str(path))} is missing or damaged: .*\. Remove it and run the recipe again"):
+        run(recipes.build(FOLDED, desk), tmp_path)
+    path.unlink()
+    run(recipes.build(FOLDED, desk), tmp_path)
+    assert _snapshot(folder) == _snapshot(whole)
+
+
+def test_verify_counts_and_names_the_steps_of_folds_anew(whole: Path, desk: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "tiny")
+    recipe = desk / "counted.toml"
+    recipe.write_text(recipes.build(FOLDED, desk).to_toml())
+    manifest = read_json(folder / "manifest.json")
+    first, second = manifest["folds"][:2]
+    path = folder / "folds" / second["kept"] / "kept.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    forged = manifest | {"folds": [first | {"teacher": second["teacher"]}, *manifest["folds"][1:]]}
+    write_json(folder / "manifest.json", forged | {"files": sealed(folder, forged)})
+    found = {c.name: c.why for c in verify(folder, recipe) if c.passed is False}
+    assert found.keys() == {"counts", "names"}
+    assert "kept rows of the folds are" in found["counts"] and f"step teacher of fold 1 should be {first['teacher']}" in found["names"]
+    write_json(folder / "manifest.json", forged | {"folds": [first | {"kept": "../kept-1"}]})
+    with pytest.raises(StoreError, match="its steps are no names of folders in the run"):
+        verify(folder)
 
 
 def test_a_limit_leaves_the_rows_and_no_gain_and_going_on_gives_the_bytes_of_a_run_without_it(whole: Path, desk: Path, tmp_path: Path) -> None:

@@ -218,18 +218,20 @@ def _split(
             dev, _ = _choose(task, dev, min(n, len(dev)), seed_for(seed, "dev"), whole=False)
     else:
         dev, fit = _choose(task, fit, max(1, round(spec.dev_share * n)), seed_for(seed, "dev"), whole=True)
-        beside = {key for e in dev for key in _keys(task, e)}
-        more = tuple(e for e in more if not beside.intersection(_keys(task, e)))
+        checked = {key for e in dev for key in _keys(task, e)}
+        more = tuple(e for e in more if not checked.intersection(_keys(task, e)))
+    of_fold, share = spec.folds and test, "folds" if spec.folds else "test_share"
+    beside = f", {len(test)} of them in a fold's test," if of_fold else ""
+    among = " among a fold's training rows. Lower 'folds' or add rows" if of_fold else ""
     if len(fit) < 2 or not dev:
-        together = " and ".join(repr(name) for name in (*_shared_columns(task), *([task.group] if task.group else [])))
         raise DataError(
-            f"{source}: {len(train) + len(test)} rows give {len(fit)} for fit and {len(dev)} for dev; at least 2 and 1 are needed. "
-            f"Rows with equal {together} stay together, and a label's only row goes to fit. "
-            "Add rows, or change 'rows', 'fraction', 'test_share' or 'dev_share'."
+            f"{source}: {len(train) + len(test)} rows{beside} give {len(fit)} for fit and {len(dev)} for dev; at least 2 and 1 are needed. "
+            f"Rows with equal {together(task)} stay together, and a label's only row goes to fit. "
+            f"Add rows, or change 'rows', 'fraction', '{share}' or 'dev_share'."
         )
     labels = labels_of(task, (*fit, *dev))
     if task.has_labels and len(labels) < 2:
-        raise DataError(f"{source}, column {task.target!r}: a {task.kind} needs two labels or more. Got {list(labels)}.")
+        raise DataError(f"{source}, column {task.target!r}: a {task.kind} needs two labels or more. Got {list(labels)}{among}.")
     pool = tuple(replace(e, fields={k: v for k, v in e.fields.items() if k in task.inputs}) for e in more) if spec.hide else files.get("pool", ())
     pool = tuple(e for e in pool if not tested.intersection(_keys(task, e)))
     planted = plant(task, fit, 0 if spec.folds and test else spec.canaries, seed_for(seed, "canaries"))
@@ -243,15 +245,18 @@ def _folds(task: Task, rows: Sequence[Example], k: int, source: str) -> list[tup
     for block in sorted(_blocks(task, rows), key=lambda block: seed_for(0, rows[block[0]].id)):
         strata.setdefault(_label(task, [rows[i] for i in block]), []).append(block)
     fold_of: dict[int, int] = {}
-    dealt = [block for label in sorted(strata) if len(strata[label]) > 1 for block in strata[label]]
+    dealt = [(label, block) for label in sorted(strata) if len(strata[label]) > 1 for block in sorted(strata[label], key=len, reverse=True)]
     if len(dealt) < k:
-        together = " and ".join(map(repr, (*_shared_columns(task), *([task.group] if task.group else []))))
         raise DataError(
-            f"{source}: folds = {k} need as many rows with different {together}. Got {len(dealt)} beside labels' "
+            f"{source}: folds = {k} need as many rows with different {together(task)}. Got {len(dealt)} beside labels' "
             "only rows, which are in no test. Lower 'folds' or add rows."
         )
-    for j, block in enumerate(dealt):
-        fold_of |= dict.fromkeys(block, j % k)
+    of_label, size = Counter[tuple[str, int]](), [0] * k
+    for label, block in dealt:  # the largest first, to the fold with the fewest rows of the label, of these to the smallest
+        fold = min(range(k), key=lambda fold: (of_label[label, fold], size[fold]))
+        fold_of |= dict.fromkeys(block, fold)
+        of_label[label, fold] += len(block)
+        size[fold] += len(block)
     sides = []
     for fold in range(k):
         test = tuple(e for i, e in enumerate(rows) if fold_of.get(i) == fold)
@@ -293,6 +298,11 @@ def _rows_used(spec: SampleSpec, available: int, source: str) -> int:
 def _shared_columns(task: Task) -> tuple[str, ...]:
     """Columns whose equal values keep rows on one side: the passage or premise of qa and pair, else the whole input."""
     return tuple(c for c in (*task.given_columns, *task.inputs) if c in task.inputs)[:1] if task.kind in ("pair", "qa") else task.inputs
+
+
+def together(task: Task) -> str:
+    """The columns whose equal values keep rows on one side, in words."""
+    return " and ".join(map(repr, dict.fromkeys((*_shared_columns(task), *([task.group] if task.group else [])))))
 
 
 def _keys(task: Task, example: Example) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seedbed.gain import decisive
+from seedbed.gain import decisive, uneven
 from seedbed.grow import Grown, Timer
 from seedbed.limits import Deadline, Limits
 from seedbed.recipe import Recipe
@@ -33,6 +33,8 @@ def grow_folds(
     names = {**grown.names, "scores": f"scores-{fingerprint(grown.names['scores'], 'without folds')}"} if folds else grown.names
     if grown.cut:
         return replace(grown, names=names), []
+    if folds and (why := uneven(sample)):
+        print(f"note: {why}.", file=sys.stderr, flush=True)
     for number, fold in enumerate(folds, 1):
         print(f"fold {number} of {len(folds)}", file=sys.stderr, flush=True)
         left, cut = _left(limits, deadline, timer), {"cut": {"rows": 0, "of": recipe.generate.count, "fit": {}}}

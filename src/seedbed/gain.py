@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seedbed.data import SampleSpec
+from seedbed.data import SampleSpec, together
 from seedbed.scores import bleu_of, bleu_statistics, exact_match, pass_at_1
 from seedbed.stats import DRAWS, Difference, Scorer, equal_draw, paired_difference
 from seedbed.store import Mapped
@@ -23,6 +23,8 @@ Unit = Callable[[str, Callable[[], Any]], Any]
 MIN_TEST = 100
 MIN_FOLDED = 20
 """Test rows of all folds together: who asks for folds has no more."""
+EVEN = 0.8
+"""Of the training rows of the largest fold: the smallest with fewer is said to be too small."""
 FOLDS = 5
 """What is proposed to who has few rows."""
 FULL_ROWS = 2000
@@ -159,6 +161,7 @@ def measure_gain(
     note = [_flat(points, scorers, measured, ruler, seeds), _worth(points, measured, heads["both"], difference)]
     note += [f"a student learns from {least.kept} of the {len(kept)} kept rows, drawn for each seed"] if least.kept < len(kept) and not folds else []
     note += [f"over {len(folds)} folds, in each of which rows were grown without its test rows"] if folds else []
+    note += [uneven(sample)] if folds and uneven(sample) else []
     smallest = max(difference.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)
     return Gain(metric, arms, difference, smallest, curve, "; ".join(part for part in note if part))
 
@@ -193,6 +196,19 @@ def more_test(sample: Sample, spec: SampleSpec) -> str:
     else:
         todo = f"There are {rows} rows in all: label {MIN_FOLDED - rows} more, and give sample.folds = {FOLDS}."
     return f"it needs {needed} test rows, got {got}. {todo}"
+
+
+def uneven(sample: Sample) -> str:
+    """Where rows that stay together make one fold's training rows far fewer than another's: what that does, and what to do; "" else."""
+    least = min(sample.folds, key=lambda fold: fold.n, default=sample)
+    most = max((fold.n for fold in sample.folds), default=sample.n)
+    if least.n >= EVEN * most or not sample.task.target:
+        return ""
+    return (
+        f"folds are uneven: {len(least.test)} of {len(sample.tested)} test rows are in one of {len(sample.folds)}, for rows with equal "
+        f"{together(sample.task)} stay together. Students and rows of that fold know {least.n} real rows, not {most}, and students of every fold "
+        "learn from as few: the gain is not the dataset's. Divide these rows, leave most of them out, or give a test of its own in place of folds"
+    )
 
 
 @dataclass(frozen=True)
