@@ -236,11 +236,11 @@ def test_a_run_measures_its_gain_on_every_row_with_rows_grown_without_it(whole: 
     assert [c for c in verify(whole, desk / "desk.toml") if c.passed is False] == []
 
 
-def _dies(desk: Path, out: Path, where: str) -> None:
-    """The run, which kills itself where a folder of this name was to be made whole."""
+def _dies(desk: Path, out: Path, where: str, ending: str) -> None:
+    """The run, which kills itself where a path with this in it and this ending was to be renamed or removed."""
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
-        if event == "os.rename" and where in str(args[0]) and str(args[0]).endswith(".partial"):
+        if event in ("os.rename", "os.remove") and where in str(args[0]) and str(args[0]).endswith(ending):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
@@ -248,8 +248,15 @@ def _dies(desk: Path, out: Path, where: str) -> None:
 
 
 def test_killed_in_each_step_of_a_fold_and_the_same_bytes(whole: Path, desk: Path, tmp_path: Path) -> None:
-    for where in ("folds/teacher-", "folds/candidates-", "folds/kept-", "tiny/scores-"):
-        process = started(_dies, desk, tmp_path, where)
+    """Where it was to be made whole; of candidates also where all rows stand in parts, and the journal of them beside."""
+    for where in (
+        "folds/teacher-*.partial",
+        "folds/candidates-*/journal.jsonl",
+        "folds/candidates-*.partial",
+        "folds/kept-*.partial",
+        "tiny/scores-*",
+    ):
+        process = started(_dies, desk, tmp_path, *where.split("*"))
         process.join()
         assert process.exitcode == -signal.SIGKILL, where
     run(recipes.build(FOLDED, desk), tmp_path)

@@ -20,7 +20,7 @@ from seedbed.errors import StoreError
 from seedbed.limits import STOPPED, Allowance, ended_by
 from seedbed.paid import most, paid_now
 from seedbed.progress import bar
-from seedbed.store import Journal, each_part, indices_of, read_parts, write_part
+from seedbed.store import Journal, each_part, indices_of, journalled, read_parts, write_part
 from seedbed.types import Candidate, Completion, Prompt, Row, Sample, Sampling, Session, Teacher
 
 PART_ROWS = 500
@@ -110,10 +110,12 @@ def complete(
     parts. Rows finished are then those before the first unfinished one.
     """
     done = start + rows_done(folder, start)
+    path = folder / "journal.jsonl"
     if done >= count:
+        if not _turns(journalled(path), done):  # an earlier call was killed when all of its rows stood in parts
+            path.unlink(missing_ok=True)
         return count, []
     allowance = allowance or Allowance(sampling.max_tokens)
-    path = folder / "journal.jsonl"
     with closing(Journal(path, lambda records: _turns(records, done))) as journal, bar("generate", count - start) as update:
         ask = getattr(session, "ask", teacher.prompt)  # a fleet is given rows and builds their prompts where it completes them
         fresh = (row for row in teacher.rows(sample, count, seed) if row.index >= done)
