@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,7 @@ def test_a_run_that_looks_first_is_the_same_by_limits_and_by_shards(tmp_path: Pa
     built = recipes.build(RUN, ROOT)
     whole = run(built, tmp_path / "whole")
     looked = next(p for p in (tmp_path / "whole/looks").glob("looks-*"))
+    assert any(name.startswith(f"{looked.name}/") for name in json.loads((whole.folder / "manifest.json").read_text())["files"]), "verify knows it"
     assert whole.scores["counts"]["candidates"] == 20, "what was looked at is no part of the dataset"
     with pytest.raises(RunFailed, match="0 of 20 rows"):  # cut while it looks
         run(built, tmp_path / "cut", limits=Limits(tokens=30))

@@ -23,7 +23,7 @@ from seedbed.errors import ComponentError, GateFailed, RecipeError, RunFailed, S
 from seedbed.folds import grow_folds
 from seedbed.gain import Gain, lessons, measure_gain
 from seedbed.gates import failed, gates
-from seedbed.grow import Grown, Timer, model_folder, own, sizes, step_names
+from seedbed.grow import Grown, Timer, looks_step, model_folder, own, sizes, step_names
 from seedbed.limits import UNLIMITED, Limits, Purse, said
 from seedbed.parts import Component
 from seedbed.recipe import Recipe
@@ -281,10 +281,11 @@ def seal(store: Store, manifest: dict[str, Any]) -> None:
 
 
 def sealed(root: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Path in the run folder -> SHA-256, of the whole steps, those of folds, the dataset and the results."""
-    in_folds = [f"folds/{name}" for fold in manifest.get("folds", ()) for name in fold.values()]
+    """Path in the run folder -> SHA-256, of the whole steps, those of folds, what a teacher looked at, the dataset and the results."""
+    sets = [("", manifest.get("steps", {})), *(("folds/", fold) for fold in manifest.get("folds", ()))]
+    steps = [where + name for where, names in sets for name in (*names.values(), *([looks_step(names)] if "candidates" in names else ()))]
     tops = [root / name for name in ("recipe.toml", "scores.json", "report.html", "card.md")]
-    inside = [path for name in (*manifest.get("steps", {}).values(), *in_folds, "dataset") for path in sorted((root / name).rglob("*"))]
+    inside = [path for name in (*steps, "dataset") for path in sorted((root / name).rglob("*"))]
     return {path.relative_to(root).as_posix(): file_hash(path) for path in (*tops, *inside) if path.is_file()}
 
 
