@@ -21,6 +21,11 @@ Z_POWER = 1.96 + 0.84
 """Two-sided 5 % level and 80 % power: a true difference below Z_POWER standard errors is usually missed."""
 
 
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(n, m), of the rows of (n, d) and (m, d)."""
+    return np.asarray(np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T, 0.0))
+
+
 @dataclass(frozen=True)
 class Difference:
     """mean of b - a with its 95 % interval; se: its bootstrap standard error; smallest_detectable: Z_POWER * se."""

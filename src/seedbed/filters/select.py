@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from seedbed.stats import squared_distances
 from seedbed.text import words
 from seedbed.types import Candidate, Sample, Verdict, seed_for
 
@@ -63,8 +64,8 @@ class Select:
         from seedbed.lm.embed import embed
 
         x, y = embed(texts, self.embedder).astype(np.float64), embed(real, self.embedder).astype(np.float64)
-        gamma = 1 / max(1e-9, float(np.median(_squares(y[:500], y[:500]))))
-        towards = np.exp(-gamma * _squares(x, y)).mean(1)
+        gamma = 1 / max(1e-9, float(np.median(squared_distances(y[:500], y[:500]))))
+        towards = np.exp(-gamma * squared_distances(x, y)).mean(1)
         taken, among = list[int](), np.zeros(len(x))
         free = np.ones(len(x), dtype=bool)
         for step in range(wanted):
@@ -72,7 +73,7 @@ class Select:
             best = int(gain.argmax())
             taken.append(best)
             free[best] = False
-            among += np.exp(-gamma * _squares(x, x[best : best + 1]))[:, 0]
+            among += np.exp(-gamma * squared_distances(x, x[best : best + 1]))[:, 0]
         return taken
 
 
@@ -89,11 +90,6 @@ def _shares(there: dict[str, int], real: dict[str, int], rows: int) -> dict[str,
             name = max(free, key=lambda name: (real.get(name, 0) - found[name], name))
             found[name] += 1
     return found
-
-
-def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n, m) squared distances."""
-    return np.asarray(np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T, 0.0))
 
 
 def _resample(texts: list[str], real: list[str], wanted: int, ids: list[str]) -> list[int]:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from seedbed.stats import squared_distances
+
 STEPS = 2000
 """Of exponentiated gradient descent (Kivinen and Warmuth 1997); 1 is the longest step that is sure to descend, as a kernel is at most 1."""
 
@@ -34,18 +36,12 @@ def shares(real: np.ndarray, texts: np.ndarray, source: np.ndarray, labels: Sequ
     v = scaled(usable.astype(float))
     if not len(texts):
         return v
-    squares = _squares(real, real)
+    squares = squared_distances(real, real)
     gamma = 1 / max(float(np.median(squares[~np.eye(n, dtype=bool)])), 1e-9)
     mean = np.zeros((n, len(texts)))
     mean[source, np.arange(len(texts))] = 1 / counts[source]
-    among = mean @ np.exp(-gamma * _squares(texts, texts)) @ mean.T
-    towards = mean @ np.exp(-gamma * _squares(texts, real)).mean(1)
+    among = mean @ np.exp(-gamma * squared_distances(texts, texts)) @ mean.T
+    towards = mean @ np.exp(-gamma * squared_distances(texts, real)).mean(1)
     for _ in range(STEPS):
         v = scaled(v * np.exp(towards - among @ v))
-    drawn = v / np.maximum(counts, 1) * (counts.max() if counts.max() else 1)  # a row whose texts failed more often is asked more often
-    return scaled(drawn)
-
-
-def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n, m) squared distances of unit vectors."""
-    return np.asarray(np.maximum(2 - 2 * a @ b.T, 0.0))
+    return scaled(v / np.maximum(counts, 1))  # a row whose texts failed more often is asked more often

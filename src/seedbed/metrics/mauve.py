@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from seedbed.metrics.draws import equal_sides
-from seedbed.stats import percentile_interval, permutation_p
+from seedbed.stats import percentile_interval, permutation_p, squared_distances
 from seedbed.types import Example, Measure, Sample, seed_for
 
 SCALING = 5.0
@@ -254,7 +254,7 @@ def _mmd_permuted(x: np.ndarray, y: np.ndarray, bandwidth: float, rng: np.random
     """MMD^2 of (n, d) and (n, d), and of `permutations` random halvings of their 2n rows."""
     both = np.concatenate([x, y])
     n = len(x)
-    k = np.exp(-_squared(both, both) / (2 * bandwidth**2))
+    k = np.exp(-squared_distances(both, both) / (2 * bandwidth**2))
     np.fill_diagonal(k, 0.0)
     signs = np.concatenate([np.ones(n), -np.ones(n)])
     sides = np.stack([signs, *(rng.permutation(signs) for _ in range(permutations))])
@@ -269,7 +269,7 @@ def _mmd(x: np.ndarray, y: np.ndarray, bandwidth: float, u: np.ndarray, v: np.nd
     """MMD^2 for each row of the weights u (b, n) and v (b, m), which sum to n and m."""
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.exp(-_squared(a, b) / (2 * bandwidth**2))
+        return np.exp(-squared_distances(a, b) / (2 * bandwidth**2))
 
     def within(a: np.ndarray, weights: np.ndarray) -> np.ndarray:
         k = kernel(a, a)
@@ -279,13 +279,8 @@ def _mmd(x: np.ndarray, y: np.ndarray, bandwidth: float, u: np.ndarray, v: np.nd
     return np.asarray(within(x, u) + within(y, v) - 2 * ((u @ kernel(x, y)) * v).sum(1) / (len(x) * len(y)))
 
 
-def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared distances (n, m)."""
-    return np.asarray(np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T, 0.0))
-
-
 def median_distance(features: np.ndarray) -> float:
     """Median distance between different rows of (n, d), equal points left out; 1 where all are equal."""
-    squared = _squared(features, features)[np.triu_indices(len(features), 1)]
+    squared = squared_distances(features, features)[np.triu_indices(len(features), 1)]
     apart = squared[squared > 1e-9]
     return float(np.sqrt(np.median(apart))) if len(apart) else 1.0
