@@ -132,6 +132,13 @@ def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(
     assert candidate.fields == {"text": "play it", "label": labels[str(rows[0].source)]} and candidate.provenance["form"] == "amortised"
 
 
+def test_a_loss_that_is_not_finite_names_the_prompt_the_step_and_what_to_lower(made: Path, tmp_path: Path) -> None:
+    soft = Soft(prompt="amortised", decoder=str(made), tokens=4, epochs=2, batch=8, prompt_lr=3e38, network_lr=3e38)
+    said = r"fit amortised prompt, affine: the loss is not finite at step \d+. Lower generator.prompt_lr \(now 3e\+38\)"
+    with pytest.raises(ModelError, match=said):
+        soft.fit(tiny_sample(), "seedling", 0, tmp_path)
+
+
 def test_a_label_that_stands_last_is_given_first(made: Path, tmp_path: Path) -> None:
     task = Task("pair", ("premise", "hypothesis"), "label")
     fields = [{"premise": f"A cat sat on mat {i}.", "hypothesis": f"Cat {i} sat.", "label": "yno"[i % 2 :: 2]} for i in range(8)]

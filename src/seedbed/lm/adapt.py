@@ -53,6 +53,10 @@ class Adapted(SoftPrompt):
         self.down, self.up = nn.Parameter(draw), nn.Parameter(torch.zeros(self.t * self.d, RANK))
         self.to(decoder.prompts.device)
 
+    @property
+    def name(self) -> str:
+        return f"amortised prompt, {self.level}"
+
     def forward(self, z: torch.Tensor, generator: torch.Generator | None = None, first: int | None = None) -> torch.Tensor:
         z = (z - self.z_mean) / self.z_std * self.gain + self.shift  # type: ignore[operator]
         h = self.trunk(self.dropped(z, generator))

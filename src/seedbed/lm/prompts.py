@@ -42,6 +42,11 @@ class SoftPrompt(nn.Module):
             nn.init.zeros_(self.head.bias)
             self.scale = nn.Parameter(torch.ones(()))
 
+    @property
+    def name(self) -> str:
+        """As a user knows it, for lines of progress and errors."""
+        return self.form
+
     def forward(self, z: torch.Tensor, generator: torch.Generator | None = None, first: int | None = None) -> torch.Tensor:
         """(B, e) -> (B, t, d), or of mc the `first` vectors alone. With a generator, dropout on z is drawn from it; without, none is applied."""
         z = self.dropped((z - self.z_mean) / self.z_std, generator)  # type: ignore[operator]

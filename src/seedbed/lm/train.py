@@ -96,7 +96,7 @@ class _Fit:
 
     @property
     def name(self) -> str:
-        return self.net.form
+        return self.net.name
 
     @property
     def remedy(self) -> str:
