@@ -22,7 +22,7 @@ from seedbed.grow import step_names
 from seedbed.limits import Limits
 from seedbed.run import model_license, run
 from seedbed.show import rows_of
-from seedbed.store import Journal, read_parts
+from seedbed.store import Journal, Store, read_parts
 from seedbed.testing import tiny_sample
 from seedbed.types import Sampling
 
@@ -395,6 +395,13 @@ def _accepted(folder: Path) -> int:
             lines = (step / "journal.jsonl").read_bytes().split(b"\n")
             rows |= {json.loads(line[9:])["index"] for line in lines[:-1]}
     return len(rows)
+
+
+def test_what_a_kill_inside_save_file_left_is_no_part_of_a_whole_step(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (store.reopen("teacher-1") / ".tmpVyhfNM").write_bytes(b"half of the tensors")
+    made = store.step("teacher-1", lambda folder: (folder / "prompt.safetensors").write_bytes(b"all of them"))
+    assert [path.name for path in made.iterdir()] == ["prompt.safetensors"]
 
 
 def test_killed_twenty_times_and_the_same_bytes(tmp_path: Path) -> None:

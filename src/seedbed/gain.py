@@ -161,7 +161,7 @@ def measure_gain(
     note = [_flat(points, scorers, measured, ruler, seeds), _worth(points, measured, heads["both"], difference)]
     note += [f"a student learns from {least.kept} of the {len(kept)} kept rows, drawn for each seed"] if least.kept < len(kept) and not folds else []
     note += [f"over {len(folds)} folds, in each of which rows were grown without its test rows"] if folds else []
-    note += [uneven(sample)] if folds and uneven(sample) else []
+    note += [uneven(sample)] if folds else []
     smallest = max(difference.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)
     return Gain(metric, arms, difference, smallest, curve, "; ".join(part for part in note if part))
 

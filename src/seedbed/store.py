@@ -322,8 +322,11 @@ class Store:
         return partial
 
     def close(self, name: str) -> Path:
-        """Makes a reopened step whole."""
-        return (self.root / f"{name}.partial").rename(self.root / name)
+        """Makes a reopened step whole, without what a killed `safetensors.save_file` left: it writes to `.tmp` and drawn letters, then renames."""
+        partial = self.root / f"{name}.partial"
+        for left in partial.rglob(".tmp*"):
+            left.unlink()
+        return partial.rename(self.root / name)
 
     def replace(self, name: str, make: Callable[[Path], None]) -> Path:
         """A folder at the top that later runs make anew (`dataset`)."""
