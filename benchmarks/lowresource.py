@@ -25,7 +25,8 @@ from typing import Any
 from common import asked, write_page
 from sets import rows_of, written
 
-from seedbed.compare import compare, table
+from seedbed.compare import compare
+from seedbed.ranking import table
 from seedbed.recipe import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +112,7 @@ def page(out: Path) -> str:
             path = out / f"{task}-{fraction}-compare" / "compare.json"
             if path.exists():
                 found = json.loads(path.read_text(encoding="utf-8"))
-                lines += [f"## {task}, {fraction} % of train", "", table(found["rows"])]
+                lines += [f"## {task}, {fraction} % of train", "", table(found["rows"], found["best"])]
                 lines += [f"Unfinished: {found['unfinished']}.", ""] if found["unfinished"] else []
     return "\n".join(lines)
 
@@ -133,7 +134,7 @@ def main() -> None:
             made = recipe_of(task, prepared(given.data, given.out / "data", task), fraction, tuple(filter(None, given.arms.split(","))))
             print(f"== {task}, {fraction:.0%}", flush=True)
             found = compare(made, (), given.seeds, given.out, left, lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True))
-            print(table(found.rows), flush=True)
+            print(table(found.rows, found.best), flush=True)
             write_page(ROOT / "docs/results/lowresource.md", page(given.out))
 
 

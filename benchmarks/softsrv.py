@@ -44,7 +44,7 @@ REQUIRED = ("few-shot", "nsp", "mp", "mc", "amortised", "finetune")
 
 
 def ways(task: str, rows: int, n: int) -> list[dict[str, Any]]:
-    """epochs: some 20,000 rows read, 50 epochs at most. select: three times as many candidates, of which half as many as asked for are kept."""
+    """epochs: some 20,000 rows read, 50 epochs at most."""
     soft: dict[str, Any] = {"kind": "soft", "tokens": 16, "epochs": min(50, 20000 // n)}
     mc = {**soft, "prompt": "mc"}
     return [
@@ -56,16 +56,18 @@ def ways(task: str, rows: int, n: int) -> list[dict[str, Any]]:
         {"name": "finetune", "generator": {"kind": "finetune", "epochs": 10, **({"order": "label-first"} if task == "slurp" else {})}},
         {"name": "mc + mix", "generator": {**mc, "contexts": "mix"}},
         {"name": "mc + kernel", "generator": {**mc, "contexts": "kernel"}},
-        {
-            "name": "mc + select",
-            "generator": mc,
-            "generate": {"count": 3 * rows},
-            "filter": [*FILTERS, {"kind": "select", "rows": rows // 2}],
-        },
+        {"name": "mc + cover", "generator": {**mc, "cover": True}},
+        {"name": "mc + select", "generator": mc, **selected(rows)},
+        {"name": "amortised + select", "generator": {**soft, "prompt": "amortised"}, **selected(rows)},
         {"name": "HP", "generator": {"kind": "hard", "template": "zero-shot"}},
         {"name": "HP_SR", "generator": {"kind": "refine"}},
         {"name": "verbalized", "generator": {"kind": "hard", "template": "verbalized"}},
     ]
+
+
+def selected(rows: int) -> dict[str, Any]:
+    """Three times as many candidates, of which half as many as asked for are kept."""
+    return {"generate": {"count": 3 * rows}, "filter": [*FILTERS, {"kind": "select", "rows": rows // 2}]}
 
 
 def prepared(data: Path, work: Path, task: str) -> dict[str, str]:

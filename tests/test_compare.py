@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from seedbed import recipe as recipes
-from seedbed.compare import FULL, REAL, arms_of, compare, table
+from seedbed.compare import FULL, REAL, arms_of, compare
 from seedbed.errors import RecipeError, StoreError
+from seedbed.ranking import table
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE: dict[str, Any] = {

@@ -23,6 +23,7 @@ from seedbed.folds import folds_to_grow
 from seedbed.gain import FULL_ROWS, Ruler, decisive, lessons
 from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
 from seedbed.limits import Limits
+from seedbed.ranking import NO_RANK, ranked, sentence, table
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured
 from seedbed.stats import Scorer, equal_draw
@@ -47,10 +48,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Compared:
-    """folder: OUT/<name>-compare. rows: what compare.json holds. unfinished: why some cells are missing, or ""."""
+    """folder: OUT/<name>-compare. rows: what compare.json holds. best: of each student, which way is the best and what it is shown to beat.
+    unfinished: why some cells are missing, or ""."""
 
     folder: Path
     rows: list[dict[str, Any]]
+    best: list[str]
     unfinished: str
 
 
@@ -167,12 +170,14 @@ class _Table:
         most = max((cell.kept for cell in cells.values()), default=0)
         budget = min((n for n in least.values() if n >= LEAST_SHARE * most), default=most)
         rows = [self._reference(REAL, arm) for arm in self._students()]
-        rows += [self._row(i, arm, cells, budget, failed) for i, arm in enumerate(self.arms)]
+        lines = [self._row(i, arm, cells, budget, failed) for i, arm in enumerate(self.arms)]
+        best = list(filter(None, (self._rank(_student(arm), cells, budget, lines) for arm in self._students())))
+        rows += lines
         rows += [self._reference(FULL, arm) for arm in self._students() if self.samples[0].more]
         unfinished = str(self.clock) if any("--hours" in r["note"] for r in rows) else ""
-        write_json(self.store.path("compare.json"), {"rows": rows, "unfinished": unfinished})
-        write_text(self.store.path("compare.md"), table(rows))
-        return Compared(self.store.root, rows, unfinished)
+        write_json(self.store.path("compare.json"), {"rows": rows, "best": best, "unfinished": unfinished})
+        write_text(self.store.path("compare.md"), table(rows, best))
+        return Compared(self.store.root, rows, best, unfinished)
 
     def _grow(self) -> tuple[dict[tuple[int, int], _Cell], dict[tuple[int, int], str]]:
         """(cells by arm and seed, as far as the time goes; of the others of these, why they have none)."""
@@ -220,7 +225,7 @@ class _Table:
 
     def _students(self) -> list[Arm]:
         """An arm for each different student."""
-        return list({fingerprint(arm.recipe.student.facts()): arm for arm in reversed(self.arms)}.values())[::-1]
+        return list({_student(arm): arm for arm in reversed(self.arms)}.values())[::-1]
 
     def _predictions(self, arm: Arm, s: int, name: Callable[[int], str], rows: Callable[[int], Sequence[Example]]) -> list[str] | None:
         """Of the arm's student trained on fit and these rows, on test, of all folds one after the other; None where the time is up. name: of the rows
@@ -288,6 +293,16 @@ class _Table:
         notes = [line["note"], *reasons, f"kept {least} rows, too few for the {budget} of the others" if n < budget else ""]
         return line | {"note": "; ".join(dict.fromkeys(filter(None, notes)))}
 
+    def _rank(self, student: str, cells: Mapping[tuple[int, int], _Cell], n: int, lines: Sequence[dict[str, Any]]) -> str:
+        """Ranks this student's lines of n kept rows that have the same seeds, the most of any, in place; the sentence about them."""
+        mine = [i for i, arm in enumerate(self.arms) if _student(arm) == student and lines[i]["n_kept"] == n and lines[i]["mean"] is not None]
+        runs = {i: {s: run for s in range(self.seeds) if (i, s) in cells and (run := self._learned(cells[i, s], n)) is not None} for i in mine}
+        most = max(map(tuple, runs.values()), key=len, default=())
+        same = {i: list(found.values()) for i, found in runs.items() if tuple(found) == most}
+        for i, rank in (ranked(self._ruler(self.arms[mine[0]])[0], same) if same else {}).items():
+            lines[i].update(rank)
+        return sentence([lines[i] for i in same])
+
     def _tokens(self, cell: _Cell) -> int:
         made = [tokens_of(self.store.path(g.names["candidates"]), g.recipe.generate.count) for g in cell.grown]
         made += [tokens_of(self.store.path(looks_step(g.names))) for g in cell.grown]
@@ -342,6 +357,10 @@ def _cell_name(arm: Arm, recipe: Recipe, sample: Sample) -> str:
     return f"{arm.name}/{arm.mode}/{step_names(recipe, sample)['kept']}"
 
 
+def _student(arm: Arm) -> str:
+    return fingerprint(arm.recipe.student.facts())
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     """None where one of them could not be measured."""
     known = [v for v in values if v is not None]
@@ -353,7 +372,7 @@ def _line(name: str, mode: str, arm: Arm, n_real: int, n_kept: int, metric: str)
         "arm": name, "mode": mode, "student": arm.recipe.student.kind, "seeds": 0, "n_real": n_real, "n_kept": n_kept, "metric": metric, "mean": None,
         "low": None, "high": None, "gain": None, "gain_low": None, "gain_high": None, "smallest_detectable": None, "mauve": None, "copies": None,
         "measures": {}, "tokens": 0, "seconds": 0.0, "note": "",
-    }  # fmt: skip
+    } | NO_RANK  # fmt: skip
 
 
 def _reasons(grown: Grown) -> str:
@@ -362,26 +381,3 @@ def _reasons(grown: Grown) -> str:
         key = f"{record['filter']}:{record['reason']}"
         counts[key] = counts.get(key, 0) + 1
     return ", ".join(f"{key} {n}" for key, n in sorted(counts.items(), key=lambda pair: -pair[1])[:3]) or "no candidate"
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table, with what could not be measured and why below it."""
-    head = "| arm | mode | student | real | kept | seeds | score | 95 % | gain | 95 % | detectable | all kept | 95 % | MAUVE | copies | tokens | s |"
-    lines = [head, "|" + "---|" * (head.count("|") - 1)]
-    for r in rows:
-        spread = [_spread(r, "low", "high"), _spread(r, "gain_low", "gain_high"), _spread(r, "all_gain_low", "all_gain_high")]
-        whole = f"{_number(r.get('all_gain'))} (n = {r['all_kept']})" if r.get("all_gain") is not None else "-"
-        cells = [r["arm"], r["mode"], r["student"], r["n_real"], r["n_kept"], r["seeds"], f"{_number(r['mean'])} {r['metric']}", spread[0]]
-        cells += [_number(r["gain"]), spread[1], _number(r["smallest_detectable"]), whole, spread[2]]
-        cells += [_number(r["mauve"], 3), _number(r["copies"], 3), f"{r['tokens']:,}", f"{r['seconds']:,.0f}"]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    notes = dict.fromkeys(f"- {r['arm']}, {r['mode']}, {r['student']}: {r['note']}" for r in rows if r["note"])
-    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _spread(row: Mapping[str, Any], low: str, high: str) -> str:
-    return "-" if row.get(low) is None else f"{row[low]:.1f} to {row[high]:.1f}"

@@ -1,0 +1,78 @@
+"""The table of a comparison: which of several ways is the best, and which of the others are shown to be behind it.
+
+The intervals of two ways overlap long before they cannot be told apart, as both answer the same test rows. So each is compared with the best in
+pairs. The best was chosen by the same numbers, so the intervals are wide enough for all pairs of ways together (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from statistics import NormalDist
+from typing import Any, TypeVar
+
+import numpy as np
+
+from seedbed.gain import Ruler
+
+HEAD = (
+    "arm", "mode", "student", "real", "kept", "seeds", "score", "95 %", "gain", "95 %", "behind", "95 %", "detectable", "all kept", "95 %", "MAUVE",
+    "copies", "tokens", "s",
+)  # fmt: skip
+K = TypeVar("K", bound=Hashable)
+NO_RANK: dict[str, Any] = {"best": False, "behind": None, "behind_low": None, "behind_high": None}
+
+
+def ranked(ruler: Ruler, runs: Mapping[K, Sequence[Sequence[str]]]) -> dict[K, dict[str, Any]]:
+    """way -> best; behind: points that the best scores more, with behind_low and behind_high, which hold for all pairs together in 95 of 100 cases.
+
+    runs: of each way its answers to the test under the same seeds, in their order. The best of equals is the first. Fewer than two ways: no rank.
+    """
+    if len(runs) < 2:
+        return dict.fromkeys(runs, NO_RANK)
+    scorers, seeds = {way: ruler.scorer(found) for way, found in runs.items()}, len(next(iter(runs.values())))
+    every = np.arange(ruler.blocks)[None]
+    best = max(scorers, key=lambda way: sum(float(scorers[way](s, every)[0]) for s in range(seeds)))
+    z = NormalDist().inv_cdf(1 - 0.025 / math.comb(len(runs), 2))
+    found = {best: NO_RANK | {"best": True}}
+    for way in [way for way in runs if way != best]:
+        d = ruler.difference(scorers[way], scorers[best], seeds, paired=True)
+        found[way] = {"best": False, "behind": d.mean, "behind_low": d.mean - z * d.se, "behind_high": d.mean + z * d.se}
+    return found
+
+
+def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the best of the ranked rows is shown to beat, and what not; "" where none was ranked."""
+    best = next((r for r in rows if r["best"]), None)
+    if best is None:
+        return ""
+    others = [r for r in rows if r["behind"] is not None]
+    beaten, level = [r for r in others if r["behind_low"] > 0], [r for r in others if r["behind_low"] <= 0]
+    parts = [f"{verb} {', '.join(map(_said, found))}" for verb, found in (("shown to beat", beaten), ("not shown to beat", level)) if found]
+    return f"Highest {best['metric']} of student {best['student']} with {best['n_kept']} rows: {best['arm']}, {best['mode']}; {'; '.join(parts)}."
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    return f"{row['arm']}, {row['mode']} ({row['behind']:.1f} points, {row['behind_low']:.1f} to {row['behind_high']:.1f})"
+
+
+def table(rows: Sequence[Mapping[str, Any]], best: Sequence[str] = ()) -> str:
+    """The rows as a Markdown table; below it which way is the best, and what could not be measured and why."""
+    lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    for r in rows:
+        spread = [_spread(r, name) for name in ("", "gain_", "behind_", "all_gain_")]
+        whole = f"{_number(r.get('all_gain'))} (n = {r['all_kept']})" if r.get("all_gain") is not None else "-"
+        cells = [r["arm"], r["mode"], r["student"], r["n_real"], r["n_kept"], r["seeds"], f"{_number(r['mean'])} {r['metric']}", spread[0]]
+        cells += [_number(r["gain"]), spread[1], "best" if r["best"] else _number(r["behind"]), spread[2], _number(r["smallest_detectable"])]
+        cells += [whole, spread[3], _number(r["mauve"], 3), _number(r["copies"], 3), f"{r['tokens']:,}", f"{r['seconds']:,.0f}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    notes = dict.fromkeys(f"- {r['arm']}, {r['mode']}, {r['student']}: {r['note']}" for r in rows if r["note"])
+    return "\n".join([*lines, "", *(f"- {said}" for said in best), *notes]).rstrip() + "\n"
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _spread(row: Mapping[str, Any], of: str) -> str:
+    return "-" if row.get(f"{of}low") is None else f"{row[f'{of}low']:.1f} to {row[f'{of}high']:.1f}"

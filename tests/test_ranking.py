@@ -1,0 +1,56 @@
+"""Which way is the best: known answers, and how often equal ways are told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seedbed.gain import Ruler
+from seedbed.ranking import NO_RANK, ranked, sentence
+from seedbed.task import Task
+from seedbed.types import Example
+
+ROWS = 120
+TASK = Task(kind="classification", inputs=("text",), target="label", labels=("no", "yes"))
+TEST = tuple(Example(str(i), {"text": f"text {i}", "label": "yes"}, "test") for i in range(ROWS))
+RULER = Ruler(TASK, TEST, "accuracy", 1)
+
+
+def answers(right: int) -> list[str]:
+    return ["yes"] * right + ["no"] * (ROWS - right)
+
+
+def test_the_way_with_the_highest_score_is_the_best_and_the_others_are_behind_by_their_difference() -> None:
+    found = ranked(RULER, {"low": [answers(60), answers(66)], "high": [answers(90), answers(96)], "same": [answers(90), answers(96)]})
+    assert found["high"] == NO_RANK | {"best": True}  # the first of two equals
+    assert found["low"]["behind"] == pytest.approx(25.0) and found["low"]["behind_low"] > 0
+    assert (found["same"]["behind"], found["same"]["behind_low"], found["same"]["behind_high"]) == (0, 0, 0)
+
+
+def test_two_ways_that_miss_the_same_rows_are_told_apart_though_their_own_intervals_overlap() -> None:
+    better, worse = answers(72), answers(60)
+    assert RULER.interval(RULER.scorer([worse]), 1)[2] > RULER.interval(RULER.scorer([better]), 1)[1]
+    assert ranked(RULER, {"a": [worse], "b": [better]})["a"]["behind_low"] > 0
+
+
+def test_equal_ways_are_told_apart_in_at_most_five_of_a_hundred_comparisons() -> None:
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(20):
+        runs = {way: [np.where(rng.random(ROWS) < 0.6, "yes", "no").tolist()] for way in range(8)}
+        wrong += any(rank["behind"] is not None and rank["behind_low"] > 0 for rank in ranked(RULER, runs).values())
+    assert wrong <= 3  # P(more of 20 at 5 %) = 0.02; without a correction it is 12
+
+
+def test_one_way_alone_has_no_rank_and_no_sentence() -> None:
+    assert ranked(RULER, {"a": [answers(60)]}) == {"a": NO_RANK}
+    assert sentence([NO_RANK]) == ""
+
+
+def test_the_sentence_says_what_was_beaten_and_what_was_not() -> None:
+    ranks = ranked(RULER, {"low": [answers(60)], "near": [answers(88)], "high": [answers(90)]})
+    facts = {"mode": "generate", "student": "linear", "n_kept": 30, "metric": "accuracy"}
+    low, near = (f"{ranks[arm]['behind_low']:.1f} to {ranks[arm]['behind_high']:.1f}" for arm in ("low", "near"))
+    assert sentence([facts | {"arm": arm} | rank for arm, rank in ranks.items()]) == (
+        f"Highest accuracy of student linear with 30 rows: high, generate; shown to beat low, generate (25.0 points, {low}); "
+        f"not shown to beat near, generate (1.7 points, {near})."
+    )
