@@ -17,7 +17,7 @@ from seedbed.errors import DataError, RecipeError, RunFailed, StoreError
 from seedbed.evaluate import Evaluated, evaluate
 from seedbed.show import rows_of, state_of
 
-QUICK = ['metric=[{kind="memorisation"}]', "gain.seeds=1", "gain.volumes=[1]", 'student={kind="linear", features="tfidf"}']
+QUICK = ['metric=[{kind="memorisation"}]', "gain.seeds=1", "gain.volumes=[1]"]
 
 
 @pytest.fixture(scope="module")
