@@ -30,6 +30,10 @@ def root() -> Path:
     return ROOT
 
 
+SLOW = ("test_docs.py", "test_faults_runs.py")
+"""Few lines that take long."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: of two workers that take whole files, none ends alone with a long one."""
-    items.sort(key=lambda item: (-item.path.stat().st_size, item.path))
+    items.sort(key=lambda item: (item.path.name not in SLOW, -item.path.stat().st_size, item.path))

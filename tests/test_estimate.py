@@ -190,8 +190,6 @@ def test_the_verbs_print_one_json_object_last(tmp_path: Path) -> None:
         "gain.seeds=1",
         "--set",
         "gain.volumes=[1]",
-        "--set",
-        "student.features=tfidf",
     ]
     done = seedbed("estimate", tmp_path / "r.toml", "--json", *sets, "--out", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -353,7 +353,9 @@ def test_scores_of_a_run_that_a_limit_cut_are_not_those_of_a_whole_run_of_as_man
     assert run(recipes.build(fewer, desk), tmp_path, replace=True).scores["gain"]["difference"]["mean"] is not None
 
 
-def test_an_estimate_counts_every_fold(whole: Path, desk: Path, tmp_path: Path) -> None:
+def test_an_estimate_counts_every_fold(whole: Path, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedbed.estimate.SMALL", 20)  # rows of the trials of filters and student, of which nothing is asked here
+    monkeypatch.setattr("seedbed.estimate.LARGE", 40)
     recipe = recipes.build(FOLDED, desk)
     one = estimate(recipes.build(FOLDED | {"sample": {"path": "desk.csv"}}, desk), tmp_path)
     five = estimate(recipe, tmp_path)
@@ -394,7 +396,8 @@ def test_a_folds_pool_holds_no_input_of_its_test(tmp_path: Path) -> None:
 
 
 def test_a_comparison_scores_the_answers_of_all_folds_together_and_goes_on_where_it_stopped(desk: Path, tmp_path: Path) -> None:
-    recipe = recipes.build(FOLDED | {"arm": [{"name": "few"}, {"name": "fewer", "generator": {"kind": "hard", "shots": 2}}]}, desk)
+    two = {"sample": {"path": "desk.csv", "folds": 2}}
+    recipe = recipes.build(FOLDED | two | {"arm": [{"name": "few"}, {"name": "fewer", "generator": {"kind": "hard", "shots": 2}}]}, desk)
     stopped = compare(recipe, seeds=2, out=tmp_path, hours=1e-7)
     assert stopped.unfinished and {r["mean"] for r in stopped.rows} == {None}
     found = compare(recipe, seeds=2, out=tmp_path)

@@ -322,7 +322,7 @@ def settings(server: Server) -> dict[str, Any]:
         "generator": {"kind": "hard", "shots": 3},
         "generate": {"count": 30, "max_tokens": 150},
         "filter": [{"kind": "form"}],
-        "metric": [{"kind": "memorisation"}],
+        "metric": [],
         "gain": {"seeds": 1, "volumes": [0.5]},
     }
 

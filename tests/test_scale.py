@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_run import AGREEING, ROOT, TOY, _snapshot
+from test_run import AGREEING, LIGHT, ROOT, _snapshot
 
 from seedbed import candidates as candidates_module
 from seedbed import dataset, gain
@@ -156,11 +156,11 @@ def test_rows_are_put_in_the_order_of_their_texts() -> None:
 def test_smaller_groups_of_a_dataset_are_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyarrow.parquet as pq
 
-    run(recipes.build(TOY, ROOT), tmp_path)
+    run(recipes.build(LIGHT, ROOT), tmp_path)
     file = next((tmp_path / "tiny/dataset/data").iterdir())
     rows, name = pq.read_table(file).to_pylist(), file.name
     monkeypatch.setattr(dataset, "GROUP", 7)
-    run(recipes.build(TOY, ROOT), tmp_path)
+    run(recipes.build(LIGHT, ROOT), tmp_path)
     file = next((tmp_path / "tiny/dataset/data").iterdir())
     assert (file.name, pq.read_table(file).to_pylist()) == (name, rows) and pq.ParquetFile(file).num_row_groups > 5
 
