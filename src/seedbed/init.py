@@ -45,7 +45,7 @@ kind = "soft"                # contextual soft prompts; "hard" for prompts in wo
 epochs = {epochs}                  # at most: it ends when dev no longer improves
 
 [generate]
-count = 600                  # a budget for a CPU; raise it and run again with --replace: only the new rows are made
+count = {count}                 # a budget for a CPU; raise it and run again with --replace: only the new rows are made
 temperature = 0.5            # at 1.0 so small a model writes words that are none; variety comes from the contexts
 top_p = 0.95
 max_tokens = {max_tokens}
@@ -56,10 +56,7 @@ kind = "form"                # parseable, finished, of usual length
 kind = "dedup"
 [[filter]]
 kind = "overlap"             # never ship a copy of a real row
-# Texts nearer to yours: count = 1800 above, and of what is left the rows that are together most like fit (docs/results/softsrv.md).
-# [[filter]]
-# kind = "select"
-# rows = 300
+{select}
 
 [[metric]]
 kind = "mauve"               # how near to real text
@@ -79,8 +76,23 @@ seeds = 3
 """
 FEW_ROWS = 256
 """Up to here the shipped decoder, adapted: from 32 and 128 rows it kept most of its rows (docs/results/lowrow.md), and its fit takes minutes."""
-FEW = 'prompt = "amortised"         # a decoder of embeddings, adapted; or nsp | mp | mc | auto (fits all four, keeps the best on dev)'
-MANY = 'prompt = "mc"                # nsp | mp | mc | amortised | auto (fits all four, keeps the best on dev)'
+FEW = {
+    "prompt": 'prompt = "amortised"         # a decoder of embeddings, adapted; or nsp | mp | mc | auto (fits all four, keeps the best on dev)',
+    "count": "600 ",
+    "select": """\
+# Texts nearer to yours: count = 1800 above, and of what is left the rows that are together most like fit (docs/results/softsrv.md).
+# [[filter]]
+# kind = "select"
+# rows = 300""",
+}
+MANY = {
+    "prompt": 'prompt = "mc"                # nsp | mp | mc | amortised | auto (fits all four, keeps the best on dev)',
+    "count": "1800",
+    "select": """\
+[[filter]]
+kind = "select"              # of what is left the rows that are together most like yours: much nearer to real text, for more writing
+rows = 300""",
+}
 READ, MOST_EPOCHS = 20_000, 50
 """Rows that a fit reads, about: with so many contextual prompts come nearest to real text (docs/results/softsrv.md)."""
 RELABEL = """\
@@ -105,7 +117,7 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
     name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-")[:80] or "run"
     return RECIPE.format(
         file=f"{name}.toml", name=toml_string(name), path=toml_string(str(file)), task="\n".join(lines), test=_test(task, len(table.rows)),
-        prompt=FEW if len(table.rows) <= FEW_ROWS else MANY, epochs=min(MOST_EPOCHS, max(1, READ // len(table.rows))),
+        **(FEW if len(table.rows) <= FEW_ROWS else MANY), epochs=min(MOST_EPOCHS, max(1, READ // len(table.rows))),
         annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
         max_tokens=max_tokens, cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
