@@ -114,6 +114,21 @@ def test_texts_without_a_word_can_be_learned(student: Linear) -> None:
     assert student.learn(TASK, rows, [], 0).predict(rows) == ["shout", "ask"]
 
 
+@pytest.mark.parametrize("sure", [1.0, 0.7])
+def test_in_the_span_of_its_rows_it_learns_what_it_learns_from_all_terms(student: Linear, monkeypatch: pytest.MonkeyPatch, sure: float) -> None:
+    rows, other = toy(45, 0), [replace(e, weight=2.0) for e in toy(15, 5)]
+    soft = [
+        replace(e, target_probs={label: sure if label == e.fields["label"] else (1 - sure) / 2 for label in WORDS}) for e in (*rows, *other, rows[0])
+    ]
+    monkeypatch.setattr("seedbed.lm.classify.TOLERANCE", 1e-7)
+    spanned = student.learn(TASK, soft, toy(15, 1), 0)
+    monkeypatch.setattr("seedbed.lm.classify.SPANNED", 0)
+    every = student.learn(TASK, soft, toy(15, 1), 0)
+    test = toy(60, 2)
+    assert spanned.model.C == every.model.C
+    assert spanned.probabilities(test) == pytest.approx(every.probabilities(test), abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["data2text", "text2text", "math", "code"])
 def test_a_task_without_labels_is_refused_with_the_reason(student: Linear, kind: Any) -> None:
     task = Task(kind, ("a",), "b")

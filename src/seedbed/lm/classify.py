@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,8 @@ GRID = (0.1, 1.0, 10.0, 100.0)
 DEFAULT_C = 10.0
 """C where there is no dev row to choose it by."""
 ITERATIONS = 2000
+SPANNED = 2000
+"""Rows of sparse features that are rewritten in a basis of their span, at most: the basis costs the cube of the rows."""
 TOLERANCE = 1e-4
 """Of a slope of the mean loss at the optimum, scikit-learn's own."""
 
@@ -212,6 +214,22 @@ def tfidf(task: Task, rows: Sequence[Example]) -> Encode:
     return _Terms(task, make_union(words, letters).fit([task.input_text(e) for e in rows]))
 
 
+def spanned(features: Any) -> tuple[Any, Callable[[np.ndarray], np.ndarray]]:
+    """(features in a basis of the rows' span, what takes coefficients there (width, labels) back to (terms, labels)).
+
+    With an L2 penalty the best coefficients are sums of rows (the representer theorem, Kimeldorf and Wahba 1971), so a few hundred rows of many
+    thousand terms are a few hundred numbers each, and L-BFGS takes the same steps 3 to 10 times as fast. Dense features, and many rows, stay as
+    they are.
+    """
+    rows, terms = features.shape
+    if isinstance(features, np.ndarray) or rows > min(terms, SPANNED):
+        return features, lambda coef: coef
+    values, vectors = np.linalg.eigh((features @ features.T).toarray())
+    there = values > 1e-12 * values.max()
+    basis, roots = vectors[:, there], np.sqrt(values[there])
+    return basis * roots, lambda coef: np.asarray(features.T @ (basis / roots @ coef))
+
+
 def head(encode: Encode, task: Task, lesson: Lesson, dev: Sequence[Example]) -> Learned:
     """The logistic regression on features whose C, of `GRID`, gives dev the best log-likelihood; dev rows of unknown labels do not count.
 
@@ -224,16 +242,21 @@ def head(encode: Encode, task: Task, lesson: Lesson, dev: Sequence[Example]) -> 
     if len(lesson.labels) == 1:
         return Learned(lesson.labels, None, encode)
     row, label = np.nonzero(lesson.weights)
-    features, answers, weights = encode(lesson.rows), np.array(lesson.labels)[label], lesson.weights[row, label]
+    features, back = spanned(encode(lesson.rows))
+    answers, weights = np.array(lesson.labels)[label], lesson.weights[row, label]
     soft = len(row) > len(lesson.rows) and len(lesson.labels) > 2
 
     def at(c: float) -> Any:
         if soft:  # a row that stands once for each of sixty labels would take sixty times as long
-            return Softmax.fit(features, lesson.weights, c)
+            found = Softmax.fit(features, lesson.weights, c)
+            return replace(found, coef=back(found.coef))
         with warnings.catch_warnings():
             # Sixty labels and a hundred rows are the usual case here, and no regression by mistake.
             warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
-            return LogisticRegression(C=c, max_iter=ITERATIONS).fit(features[row], answers, sample_weight=weights)
+            model = LogisticRegression(C=c, max_iter=ITERATIONS).fit(features[row], answers, sample_weight=weights)
+        model.coef_ = back(model.coef_.T).T
+        model.n_features_in_ = model.coef_.shape[1]
+        return model
 
     known, right = known_targets(task, lesson.labels, dev)
     if known:

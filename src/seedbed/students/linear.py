@@ -24,7 +24,7 @@ class Linear:
     seed changes nothing: the optimum is unique and the optimiser (L-BFGS) draws no random number.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     features: Literal["minilm", "tfidf"] = "minilm"
 
     def supports(self, task: Task) -> str:
