@@ -107,6 +107,22 @@ def test_hours_leave_cells_without_a_number_and_a_reason_and_the_next_call_fills
     assert not whole.unfinished
 
 
+def test_measures_are_of_all_seeds_of_their_row_or_none(
+    tmp_path: Path, compared: tuple[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(compared[0], tmp_path / "side-compare")
+    units = tmp_path / "side-compare/units.jsonl"
+    lines = units.read_bytes().splitlines(keepends=True)
+    measures = [line for line in lines if b"/measures" in line]
+    units.write_bytes(b"".join(line for line in lines if line not in measures[1::2]))  # of every second seed
+    cells = iter([False] * 8)  # the time is up when all cells are grown
+    monkeypatch.setattr("seedbed.compare._Clock.over", lambda clock: next(cells, True))
+    cut = compare(recipes.build(BASE, ROOT), MODES, seeds=2, out=tmp_path, hours=1)
+    assert [r["seeds"] for r in cut.rows] == [2] * 6
+    assert all(r["measures"] == {} and r["copies"] is None for r in cut.rows)
+    assert all("measures missing: stopped at --hours 1" in r["note"] for r in cut.rows[1:5])
+
+
 def test_an_arm_that_keeps_nothing_says_why_and_spoils_no_other(tmp_path: Path) -> None:
     arms = [{"name": "good"}, {"name": "bad", "filter": [{"kind": "form", "low": 0.49, "high": 0.51, "slack": 1.0}], "generate": {"max_tokens": 3}}]
     good, bad = compare(recipes.build(BASE | {"arm": arms}, ROOT), ("generate",), seeds=2, out=tmp_path, hours=1).rows[1:3]

@@ -281,6 +281,8 @@ class _Table:
         line |= {"seconds": round(sum(spent), 1)}
         line |= {"tokens": sum(self._tokens(cell) for cell in mine)}
         line |= self._measures(mine, n)
+        if mine and arm.recipe.metrics and not line["measures"]:
+            reasons.append(f"measures missing: {self.clock}")
         if not mine or reason:
             return line | {"note": "; ".join(filter(None, [reason if mine else "", *reasons]))}
         equal = {cell.seed: self._learned(cell, n) for cell in mine}
@@ -330,7 +332,8 @@ class _Table:
         return found
 
     def _measures(self, mine: Sequence[_Cell], n: int) -> dict[str, Any]:
-        """What the recipe's metrics say of n kept rows of each seed (and fold): means of value, interval and real against real."""
+        """What the recipe's metrics say of n kept rows of each seed (and fold): means of value, interval and real against real; none where the time
+        was up before all of them were measured."""
         found: dict[str, list[dict[str, Any]]] = {}
         for arm, grown, sample in ((c.arm, g, p) for c in mine for g, p in zip(c.grown, self.parts[c.seed], strict=True)):
             recipe = arm.recipe
@@ -341,7 +344,9 @@ class _Table:
                 said = [m for component in recipe.metrics for m in measured(component, sample, drawn, seed_for(recipe.seed, "scores"))]
                 self.known[unit] = {m.name: {k: getattr(m, k) for k in ("value", "low", "high", "real")} for m in said}
                 self.journal.add({"name": unit, "value": self.known[unit]})
-            for name, numbers in self.known.get(unit, {}).items():
+            if unit not in self.known:
+                return {"mauve": None, "copies": None, "measures": {}}
+            for name, numbers in self.known[unit].items():
                 found.setdefault(name, []).append(numbers)
         means = {name: {k: _mean([v[k] for v in values]) for k in ("value", "low", "high", "real")} for name, values in found.items()}
         value = {name: numbers["value"] for name, numbers in means.items()}
