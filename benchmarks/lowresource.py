@@ -26,7 +26,7 @@ from common import asked, write_page
 from sets import rows_of, written
 
 from seedbed.compare import compare
-from seedbed.ranking import table
+from seedbed.ranking import NO_RANK, table
 from seedbed.recipe import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,7 +115,7 @@ def page(out: Path) -> str:
             path = out / f"{task}-{fraction}-compare" / "compare.json"
             if path.exists():
                 found = json.loads(path.read_text(encoding="utf-8"))
-                lines += [f"## {task}, {fraction} % of train", "", table(found["rows"], found["best"])]
+                lines += [f"## {task}, {fraction} % of train", "", table([NO_RANK | row for row in found["rows"]], found.get("best", ()))]
                 lines += [f"Unfinished: {found['unfinished']}.", ""] if found["unfinished"] else []
     return "\n".join(lines)
 
