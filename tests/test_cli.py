@@ -220,6 +220,12 @@ def test_init_gives_up_no_row_where_there_are_few_and_tests_on_a_hundred_where_t
     assert rows < 200 or rows * written["sample"]["test_share"] >= 100
 
 
+def test_a_recipe_of_init_fails_a_run_that_would_ship_personal_data(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("message,queue\n" + "".join(f"mail {i} about it,{'ab'[i % 2]}\n" for i in range(300)))
+    assert {"kind": "pii"} in tomllib.loads(recipe_for(file))["metric"]
+
+
 @pytest.mark.parametrize(("rows", "epochs"), [(30, 50), (400, 50), (2000, 10), (50_000, 1)])
 def test_init_lets_a_prompt_read_twenty_thousand_rows_in_fifty_epochs_at_most_and_one_at_least(tmp_path: Path, rows: int, epochs: int) -> None:
     file = tmp_path / "mine.csv"

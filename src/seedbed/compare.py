@@ -20,7 +20,7 @@ from seedbed.candidates import tokens_of
 from seedbed.data import load_sample
 from seedbed.errors import RecipeError, StoreError
 from seedbed.folds import folds_to_grow
-from seedbed.gain import FULL_ROWS, Ruler, decisive, lessons
+from seedbed.gain import FEWEST_BLOCKS, FULL_ROWS, Ruler, decisive, lessons
 from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
 from seedbed.limits import Limits
 from seedbed.ranking import NO_RANK, ranked, sentence, table
@@ -328,7 +328,8 @@ class _Table:
         found = empty | {"mean": mean, "low": low, "high": high, "seeds": len(done), "note": ""}
         if versus_real:
             d = ruler.difference(ruler.scorer(list(reals.values())), scorer, len(done), paired=True)
-            found |= {"gain": d.mean, "gain_low": d.low, "gain_high": d.high, "smallest_detectable": d.smallest_detectable}
+            found |= {"gain": d.mean, "gain_low": d.low, "gain_high": d.high}
+            found |= {"smallest_detectable": max(d.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)}
         return found
 
     def _measures(self, mine: Sequence[_Cell], n: int) -> dict[str, Any]:

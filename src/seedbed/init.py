@@ -66,6 +66,8 @@ kind = "diversity"           # how different from one another
 kind = "coverage"            # where real rows lie, in the same shares of labels
 [[metric]]
 kind = "memorisation"        # how much is copied
+[[metric]]
+kind = "pii"                 # personal data: a kept row with some of a real row's fails the run
 
 [student]                    # trained with and without the synthetic rows: does it help?
 kind = "linear"

@@ -47,8 +47,12 @@ def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     if best is None:
         return ""
     others = [r for r in rows if r["behind"] is not None]
-    beaten, level = [r for r in others if r["behind_low"] > 0], [r for r in others if r["behind_low"] <= 0]
-    parts = [f"{verb} {', '.join(map(_said, found))}" for verb, found in (("shown to beat", beaten), ("not shown to beat", level)) if found]
+    groups = {
+        "shown to beat": [r for r in others if r["behind_low"] > 0],
+        "not shown to beat": [r for r in others if r["behind_low"] <= 0 < r["behind"]],
+        "as high as": [r for r in others if r["behind"] == 0],
+    }
+    parts = [f"{verb} {', '.join(map(_said, found))}" for verb, found in groups.items() if found]
     return f"Highest {best['metric']} of student {best['student']} with {best['n_kept']} rows: {best['arm']}, {best['mode']}; {'; '.join(parts)}."
 
 

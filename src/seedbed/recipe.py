@@ -128,7 +128,7 @@ def read(path: Path | str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise RecipeError([f"{path}: is not UTF-8 text (byte {error.start}). A recipe is a TOML file."]) from error
     except (ValueError, RecursionError) as error:
-        raise RecipeError([f"{path}: is not TOML: {error}"]) from error
+        raise RecipeError([f"{path}: is not TOML: {error}. Of a file of rows `seedbed init FILE` prints a recipe."]) from error
 
 
 def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ()) -> Recipe:
