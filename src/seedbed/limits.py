@@ -67,7 +67,7 @@ class Limits:
     def __str__(self) -> str:
         given = [f"--max-minutes {self.minutes:g}"] if self.minutes is not None else []
         given += [f"--max-tokens {self.tokens}"] if self.tokens is not None else []
-        return " and ".join(given + ([f"--max-cost {self.cost:g}"] if self.cost is not None else []))
+        return " or ".join(given + ([f"--max-cost {self.cost:g}"] if self.cost is not None else []))
 
     def cut(self, rows: int, of: int, fit: Mapping[str, Any]) -> dict[str, Any]:
         """What scores.json and manifest.json hold more where a limit cut the run: nothing when it did not. fit: form -> {"step", "of"}."""
