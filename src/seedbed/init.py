@@ -45,7 +45,7 @@ kind = "soft"                # contextual soft prompts; "hard" for prompts in wo
 epochs = {epochs}                  # at most: it ends when dev no longer improves
 
 [generate]
-count = {count}                 # a budget for a CPU; raise it and run again with --replace: only the new rows are made
+count = {count:<21}# a budget for a CPU; raise it and run again with --replace: only the new rows are made
 temperature = 0.5            # at 1.0 so small a model writes words that are none; variety comes from the contexts
 top_p = 0.95
 max_tokens = {max_tokens}
@@ -80,7 +80,7 @@ FEW_ROWS = 256
 """Up to here the shipped decoder, adapted: from 32 and 128 rows it kept most of its rows (docs/results/lowrow.md), and its fit takes minutes."""
 FEW = {
     "prompt": 'prompt = "amortised"         # a decoder of embeddings, adapted; or nsp | mp | mc | auto (fits all four, keeps the best on dev)',
-    "count": "600 ",
+    "count": 600,
     "select": """\
 # Texts nearer to yours: count = 1800 above, and of what is left the rows that are together most like fit (docs/results/softsrv.md).
 # [[filter]]
@@ -89,7 +89,7 @@ FEW = {
 }
 MANY = {
     "prompt": 'prompt = "mc"                # nsp | mp | mc | amortised | auto (fits all four, keeps the best on dev)',
-    "count": "1800",
+    "count": 1800,
     "select": """\
 [[filter]]
 kind = "select"              # of what is left the rows that are together most like yours: much nearer to real text, for more writing
