@@ -83,7 +83,8 @@ def parts(role: str) -> str:
     usual = DEFAULTS[role]
     kinds = [usual["kind"]] if isinstance(usual, dict) else [part["kind"] for part in usual]
     name = f"[[{role}]]" if isinstance(usual, list) else f"[{role}]"
-    head = f"### `{name}`\n\nWithout this section: {', '.join(f'`{kind}`' for kind in kinds) or 'none'}.\n\n"
+    always = " `pii` is measured in any case." * (role == "metric")
+    head = f"### `{name}`\n\nWithout this section: {', '.join(f'`{kind}`' for kind in kinds) or 'none'}.{always}\n\n"
     return head + "\n".join(f'#### `kind = "{kind}"`\n\n{settings(find(role, kind))}' for kind in CATALOG[role])
 
 

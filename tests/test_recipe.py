@@ -52,7 +52,8 @@ def test_a_resolved_recipe_read_back_is_the_same_in_every_fingerprint() -> None:
 def test_no_filter_at_all_is_not_the_usual_ones() -> None:
     made = recipe.load(ROOT / "recipes/helpdesk.toml", ["filter=[]", "metric=[]"])
     again = recipe.build(tomllib.loads(made.to_toml()), ROOT / "recipes")
-    assert again == made and again.filters == again.metrics == ()
+    assert again == made and again.filters == ()
+    assert [metric.kind for metric in again.metrics] == ["pii"]  # its gate holds whatever a recipe asks for
 
 
 def test_every_problem_is_named_at_once() -> None:

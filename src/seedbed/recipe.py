@@ -96,10 +96,10 @@ DEFAULTS: dict[str, Any] = {
     "generator": {"kind": "soft"},
     "annotator": [],
     "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}],
-    "metric": [{"kind": "mauve"}, {"kind": "diversity"}, {"kind": "coverage"}, {"kind": "memorisation"}, {"kind": "pii"}],
+    "metric": [{"kind": "mauve"}, {"kind": "diversity"}, {"kind": "coverage"}, {"kind": "memorisation"}],
     "student": {"kind": "linear"},
 }
-"""The parts of a run that a recipe does not name."""
+"""The parts of a run that a recipe does not name. Metrics that gates read are added to any."""
 SECTIONS = (
     "name", "seed", "sensitive", "sample", "task", "model", "engine", "generator", "generate", "annotate", "annotator", "filter", "metric",
     "student", "gain", "evaluate", "arm", "where",
@@ -162,7 +162,7 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
         "student": _component("student", values.get("student", DEFAULTS["student"]), base, problems),
         "annotators": _components("annotator", values, base, problems),
         "filters": _components("filter", values, base, problems),
-        "metrics": _components("metric", {**values, "metric": _audits(values, problems)} if sensitive is True else values, base, problems),
+        "metrics": _components("metric", {**values, "metric": _audits(values, sensitive is True, problems)}, base, problems),
     }
     parts["sample"] = _with_pool(parts["sample"], parts["annotate"], problems)
     if parts["sample"] is not None:
@@ -179,16 +179,16 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
     return Recipe(name=name, seed=seed, sensitive=sensitive, base=base, arms=arms, **parts)
 
 
-def _audits(values: Mapping[str, Any], problems: list[str]) -> Any:
-    """The metrics of a sensitive recipe: those that gates read are added, but for bias, whose groups only the user can name."""
+def _audits(values: Mapping[str, Any], sensitive: bool, problems: list[str]) -> Any:
+    """The metrics with those that gates read: personal data always, membership of a sensitive recipe; bias has groups that only the user can name."""
     given = values.get("metric", DEFAULTS["metric"])
     kinds = [m.get("kind") for m in given if isinstance(m, dict)] if isinstance(given, list) else []
-    if "bias" not in kinds:
+    if sensitive and "bias" not in kinds:
         problems.append(
             'sensitive = true looks for bias, and only you know between whom. Write [[metric]] kind = "bias", groups = {women = ["she", "her"], '
             'men = ["he", "him"]} (the words of yours) or column = "...". Naming one metric replaces the default ones.'
         )
-    return given + [{"kind": kind} for kind in ("pii", "membership") if kind not in kinds] if isinstance(given, list) else given
+    return given + [{"kind": kind} for kind in ("pii", "membership")[: 1 + sensitive] if kind not in kinds] if isinstance(given, list) else given
 
 
 def _arms(values: Mapping[str, Any], base: Path, problems: list[str]) -> tuple[tuple[str, Recipe], ...]:
