@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seedbed.gain import FULL_ROWS, Gain, measure_gain
+from seedbed.gain import FULL_ROWS, Arm, Gain, measure_gain
 from seedbed.stats import DRAWS, Difference
 from seedbed.students.linear import Linear
 from seedbed.task import Task
@@ -180,11 +180,14 @@ def test_the_verdicts() -> None:
     blank = Gain("accuracy", {}, None, None, (), "why not")
     up = replace(blank, difference=Difference(4.1, 2.8, 5.4, 0.7), smallest_detectable=2.0)
     down = replace(blank, difference=Difference(-4.1, -5.4, -2.8, 0.7), smallest_detectable=2.0)
-    none = replace(blank, difference=Difference(1.0, -1.1, 3.1, 1.07), smallest_detectable=3.0)
+    real = {"real": Arm(97.0, 95.0, 99.0, 3, 100)}
+    none = replace(blank, arms=real, difference=Difference(1.0, -1.1, 3.1, 1.07), smallest_detectable=3.0)
     assert up.verdict == "real + synthetic beats real by 4.1 points (95 % interval 2.8 to 5.4)"
     assert down.verdict == "real + synthetic is worse than real by 4.1 points (95 % interval 2.8 to 5.4)"
     seen = "1.0 points, 95 % interval -1.1 to 3.1"
     assert none.verdict == f"no gain could be shown ({seen}); the smallest this test could show is 3.0 points"
+    blind = replace(none, smallest_detectable=3.5)
+    assert blind.verdict.endswith("the smallest this test could show is 3.5 points, more than the 3.0 that real rows alone leave")
     assert blank.verdict == "the gain could not be measured: why not"
 
 

@@ -32,7 +32,7 @@ CASES = [
     ([], f"{GAIN}; copies of real rows were not counted"),
     ([Measure("verbatim_rate", None, note="no kept row")], f"{GAIN}; copies of real rows were not counted"),
     ([rate(0), diversity(20, 49)], f"{GAIN}; 0 copies of real rows among 200; less diverse than real text"),
-    ([rate(0), diversity(51, 60)], f"{GAIN}; 0 copies of real rows among 200; more diverse than real text"),
+    ([rate(0), diversity(51, 60)], f"{GAIN}; 0 copies of real rows among 200; more diverse than real text, which garbled text is too"),
     ([rate(0), diversity(45, 55)], f"{GAIN}; 0 copies of real rows among 200"),
     (
         [rate(0), diversity(20, 49, p=0.005)],

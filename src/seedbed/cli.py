@@ -380,12 +380,12 @@ def _with_gate(work: Callable[[], Any]) -> tuple[Any, GateFailed | None]:
 
 
 def _tell(done: Run, files: dict[str, str], as_json: bool, gate: GateFailed | None) -> None:
-    """Numbers, the verdict and where the files are. Raises the gate that failed."""
+    """Numbers, and where the files are. Raises the gate that failed."""
     print_scores(done.scores)
     width = max(map(len, files))
-    print(f"\n{done.verdict}\n\n" + "\n".join(f"{what:{width}} {done.folder / name}" for what, name in files.items()))
+    print("\n" + "\n".join(f"{what:{width}} {done.folder / name}" for what, name in files.items()))
     if as_json:
-        print(json.dumps({"folder": str(done.folder), "verdict": done.verdict, **done.scores}))
+        print(json.dumps({"folder": str(done.folder), **done.scores}))
     if gate:
         raise gate
 

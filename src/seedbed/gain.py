@@ -89,7 +89,9 @@ class Gain:
         if d.high < 0:
             return f"real + synthetic is worse than real by {-d.mean:.1f} points (95 % interval {-d.high:.1f} to {-d.low:.1f})"
         seen = f"{d.mean:.1f} points, 95 % interval {d.low:.1f} to {d.high:.1f}"
-        return f"no gain could be shown ({seen}); the smallest this test could show is {self.smallest_detectable:.1f} points"
+        least, real = self.smallest_detectable or 0.0, self.arms["real"].mean or 0.0
+        ceiling = f", more than the {100 - real:.1f} that real rows alone leave" if least > 100 - real else ""
+        return f"no gain could be shown ({seen}); the smallest this test could show is {least:.1f} points{ceiling}"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ seed = 7
 
 [sample]                     # what is real; it is split here into fit (learned from), dev (choices) and test (measured)
 path = {path}
-dev_share = 0.2
+dev_share = 0.2              # of what is not test: choices are made on it, such as when a fit ends
 {test}
 
 [task]
@@ -47,8 +47,8 @@ epochs = {epochs}                  # at most: it ends when dev no longer improve
 [generate]
 count = {count:<21}# a budget for a CPU; raise it and run again with --replace: only the new rows are made
 temperature = 0.5            # at 1.0 so small a model writes words that are none; variety comes from the contexts
-top_p = 0.95
-max_tokens = {max_tokens}
+top_p = 0.95                 # of each next token the likeliest that together reach this probability
+{max_tokens:<29}# a row's room, from the longest of yours; a text that does not end within it is dropped
 {relabel}
 {annotator}[[filter]]
 kind = "form"                # parseable, finished, of usual length
@@ -74,7 +74,7 @@ kind = "linear"
 features = "minilm"          # frozen sentence embeddings; "tfidf" needs no encoder
 
 [gain]
-seeds = 3
+seeds = 3                    # students trained, each by another seed: they are averaged
 """
 FEW_ROWS = 256
 """Up to here the shipped decoder, adapted: from 32 and 128 rows it kept most of its rows (docs/results/lowrow.md), and its fit takes minutes."""
@@ -121,7 +121,7 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
         file=f"{name}.toml", name=toml_string(name), path=toml_string(str(file)), task="\n".join(lines), test=_test(task, len(table.rows)),
         **(FEW if len(table.rows) <= FEW_ROWS else MANY), epochs=min(MOST_EPOCHS, max(1, READ // len(table.rows))),
         annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
-        max_tokens=max_tokens, cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
+        max_tokens=f"max_tokens = {max_tokens}", cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def _test(task: Task, rows: int) -> str:
     if task.target and MIN_FOLDED <= rows < 2 * MIN_TEST:
         return f"folds = {FOLDS}                    # few rows: each is tested once, by rows grown without it, and none is given up"
     share = max(0.25, math.ceil(100 * MIN_TEST / rows) / 100) if rows >= 2 * MIN_TEST else 0.25
-    return f"test_share = {share:g}"
+    return f"{f'test_share = {share:g}':<29}# measured on and never learned from; the more rows, the smaller the gains that can be shown"
 
 
 def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = None, target: str | None = None) -> Task:

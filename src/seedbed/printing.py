@@ -37,6 +37,8 @@ def print_scores(scores: dict[str, Any]) -> None:
             console.print(f"  {m['name']}: {' '.join(filter(None, (row['id'], row['what'], row['split'], row['real'])))}", highlight=False)
     for note, names in unmeasured.items():
         console.print(f"not measured: {', '.join(names)}: {note}", highlight=False)
+    if "verdict" in scores:  # a run without a row has none
+        print(f"\n{scores['verdict']}")
 
 
 LEAKS = 5

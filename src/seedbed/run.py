@@ -120,6 +120,7 @@ def facts_of(recipe: Recipe, sample: Sample, grown: Grown, scored: Path, manifes
     labels = Counter(str(e.fields[target]) for e in (*sample.fit, *sample.dev)) if task.has_labels else Counter[str]()
     first = verdict((scored / "verdict.txt").read_text().strip(), scores["measures"], failed(scores["gates"]))
     sentence = first + said(scores) + (f". {note}" if (note := untuned(recipe)) else "")
+    scores["verdict"] = sentence
     licenses = {"sample": recipe.sample.license, "model": model_license(recipe.model.name)}
     made = (recipe.to_toml(), task, sizes(sample), scores, manifest, _training(grown.fitted))
     return Facts(recipe.name, sentence, *made, grown.kept, grown.dropped, {name: labels[name] for name in task.labels}, closeup, licenses)

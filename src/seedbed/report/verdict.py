@@ -41,7 +41,7 @@ def _diversity(known: Mapping[str, Mapping[str, Any]]) -> str:
         if m and m["real"] is not None and m["low"] is not None and m["high"] is not None:
             if m["low"] <= m["real"] <= m["high"] or (m.get("p") or 0) > ALARM:  # where an exact test was made, it must agree
                 return ""  # no difference was shown, which is no proof of none
-            return f"{'less' if m['high'] < m['real'] else 'more'} diverse than real text"
+            return "less diverse than real text" if m["high"] < m["real"] else "more diverse than real text, which garbled text is too"
     return ""
 
 
