@@ -48,9 +48,10 @@ def test_one_way_alone_has_no_rank_and_no_sentence() -> None:
 
 def test_the_sentence_says_what_was_beaten_and_what_was_not() -> None:
     ranks = ranked(RULER, {"low": [answers(60)], "near": [answers(88)], "high": [answers(90)]})
-    facts = {"mode": "generate", "student": "linear", "n_kept": 30, "metric": "accuracy"}
+    facts = {"mode": "generate", "student": "linear", "n_kept": 30, "metric": "accuracy", "gain": 2.0, "gain_low": -1.0, "gain_high": 5.0}
     low, near = (f"{ranks[arm]['behind_low']:.1f} to {ranks[arm]['behind_high']:.1f}" for arm in ("low", "near"))
     assert sentence([facts | {"arm": arm} | rank for arm, rank in ranks.items()]) == (
-        f"Highest accuracy of student linear with 30 rows: high, generate; shown to beat low, generate (25.0 points, {low}); "
+        f"Highest accuracy of student linear with 30 rows: high, generate, 2.0 points over real rows alone (-1.0 to 5.0); "
+        f"shown to beat low, generate (25.0 points, {low}); "
         f"not shown to beat near, generate (1.7 points, {near})."
     )

@@ -72,7 +72,7 @@ def init(
 def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer copies it)
     """Name every problem of a recipe and its data at once."""
     from seedbed.data import load_sample
-    from seedbed.gain import MIN_TEST, more_test, uneven
+    from seedbed.gain import MIN_TEST, more_test, repeated, uneven
     from seedbed.weights import absent
 
     loaded = _load(recipe, sets)
@@ -84,7 +84,7 @@ def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer cop
     print("".join(f"note: {line} Without it the recipe can be priced, not run.\n" for line in absent(loaded)), end="")
     if loaded.task.target and (advice := more_test(sample, loaded.sample)):
         print(f"note: the gain will not be measured: {advice}")
-    print(f"note: {why}.\n" if (why := uneven(sample)) else "", end="")
+    print("".join(f"note: {why}.\n" for why in (uneven(sample), repeated(sample)) if why), end="")
     few = min(len(sample.fit), len(sample.dev) + len(sample.test))
     if few < MIN_TEST and any(m.kind == "mauve" for m in loaded.metrics):
         print(f"note: MAUVE will not be measured: it needs {MIN_TEST} rows of fit, of dev + test together and kept; the fewest here are {few}.")

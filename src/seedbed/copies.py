@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from seedbed.text import SPLITS, Split, jaccard, normalise, shingles, word_runs
 
+NEAR = 0.8
+"""Jaccard similarity of shingles from which a text is nearly a real one."""
+
 
 @dataclass(frozen=True)
 class Copied:

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from seedbed.copies import NEAR, Copies
 from seedbed.data import SampleSpec, together
 from seedbed.scores import bleu_of, bleu_statistics, exact_match, pass_at_1
 from seedbed.stats import DRAWS, Difference, Scorer, equal_draw, paired_difference
 from seedbed.store import Mapped
 from seedbed.task import Task
+from seedbed.text import body, real_texts
 from seedbed.types import Candidate, Example, Sample, Student, seed_for
 
 Unit = Callable[[str, Callable[[], Any]], Any]
@@ -210,6 +212,21 @@ def uneven(sample: Sample) -> str:
         f"folds are uneven: {len(least.test)} of {len(sample.tested)} test rows are in one of {len(sample.folds)}, for rows with equal "
         f"{together(sample.task)} stay together. Students and rows of that fold know {least.n} real rows, not {most}, and students of every fold "
         "learn from as few: the gain is not the dataset's. Divide these rows, leave most of them out, or give a test of its own in place of folds"
+    )
+
+
+def repeated(sample: Sample) -> str:
+    """How many test rows nearly repeat a row that is learned from, and what that does; "" where none does."""
+    found = []
+    for part in sample.folds or (sample,):
+        rows = [(split, name, text) for split, name, text in real_texts(part) if split in ("fit", "dev")]
+        known = Copies(rows, NEAR)
+        found += [(e.id, near[0].real) for e in part.test if (near := known.near(body(sample.task, e.fields)))]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} of {len(sample.tested)} test rows nearly repeat a row that is learned from, such as {found[0][0]!r} and {found[0][1]!r}: "
+        "answers to them may be known by heart, so that scores and copies of real rows read high. Leave one of each two out"
     )
 
 

@@ -53,7 +53,8 @@ def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
         "as high as": [r for r in others if r["behind"] == 0],
     }
     parts = [f"{verb} {', '.join(map(_said, found))}" for verb, found in groups.items() if found]
-    return f"Highest {best['metric']} of student {best['student']} with {best['n_kept']} rows: {best['arm']}, {best['mode']}; {'; '.join(parts)}."
+    over = f"{best['gain']:.1f} points over real rows alone ({best['gain_low']:.1f} to {best['gain_high']:.1f})"
+    return f"Highest {best['metric']} of student {best['student']} with {best['n_kept']} rows: {best['arm']}, {best['mode']}, {over}; {'; '.join(parts)}."
 
 
 def _said(row: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from seedbed.copies import Copies
+from seedbed.copies import NEAR, Copies
 from seedbed.text import Split, real_texts
 from seedbed.types import Candidate, Sample, Verdict
 
@@ -26,7 +26,7 @@ class Overlap:
     version: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "set"]] = "row"
 
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    threshold: Annotated[float, Field(gt=0, le=1)] = NEAR
     run: Annotated[int, Field(ge=2)] = 13
     others: bool = True
 

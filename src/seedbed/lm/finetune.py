@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -140,7 +141,8 @@ def _with_lora(lm: LM, how: Tuning, seed: int) -> Any:
     targets: Any = "all-linear" if how.targets == ("auto",) else list(how.targets)
     config = peft.LoraConfig(r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, target_modules=targets, task_type="CAUSAL_LM")
     try:
-        with loop.seeded(seed, lm.device.type):
+        with loop.seeded(seed, lm.device.type), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".is_gradient_checkpointing.", FutureWarning)  # peft asks transformers by a name of old
             return peft.get_peft_model(lm.model, config).eval()
     except ValueError as error:
         linear = sorted({name.rpartition(".")[2] for name, m in lm.model.named_modules() if isinstance(m, torch.nn.Linear)})

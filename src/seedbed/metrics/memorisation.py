@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from seedbed.copies import Copied, Copies
+from seedbed.copies import NEAR, Copied, Copies
 from seedbed.metrics.draws import in_order
 from seedbed.stats import (
     DRAWS,
@@ -28,8 +28,6 @@ from seedbed.types import EVIDENCE, Evidence, Example, Measure, Sample, seed_for
 HALVES = 20
 """Random halvings of dev + test that real text's own neighbour ratio is the mean of."""
 PERMUTATIONS = 999
-NEAR = 0.8
-"""Jaccard similarity of shingles from which a text is nearly a real one; the overlap filter's default."""
 LEAST = 20
 """Rows a side below which `nearer_to_fit` says nothing."""
 MOST = 500
