@@ -54,7 +54,8 @@ def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     }
     parts = [f"{verb} {', '.join(map(_said, found))}" for verb, found in groups.items() if found]
     over = f"{best['gain']:.1f} points over real rows alone ({best['gain_low']:.1f} to {best['gain_high']:.1f})"
-    return f"Highest {best['metric']} of student {best['student']} with {best['n_kept']} rows: {best['arm']}, {best['mode']}, {over}; {'; '.join(parts)}."
+    head = f"Highest {best['metric']} of student {best['student']} with {best['n_kept']} rows: {best['arm']}, {best['mode']}, {over}"
+    return f"{'; '.join([head, *parts])}."
 
 
 def _said(row: Mapping[str, Any]) -> str:
