@@ -5,8 +5,8 @@ python benchmarks/softsrv.py --data FOLDER [--tasks gsm8k,boolq,slurp,mbpp] [--n
 
 Text of the questions is what is generated (SLURP: label and text). Judged at equal kept rows by MAUVE and MMD against dev + test, the held-out
 loss of a small language model that read the rows (`heldout_nll`), copies, and for SLURP the gain of a student (a classifier of the real rows names
-the labels of every way's). Writes
-docs/results/softsrv.md. Run again, it goes on.
+the labels of every way's). Writes docs/results/softsrv.md; of several --rows, such as 125,500,2000, softsrv-volume.md and its curves: what more
+candidates of the same teachers are worth. Run again, it goes on.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ TEMPERATURE = 0.5
 """Of every way: at 1.0 a model of 5.5 M weights writes words that are none (LOG, 25 November)."""
 FILTERS = [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}]
 MEASURES = ("mauve", "mmd", "heldout_nll", "verbatim_rate")
+Part = tuple[str, int, Compared]
 REQUIRED = ("few-shot", "nsp", "mp", "mc", "amortised", "finetune")
 
 
@@ -76,7 +77,8 @@ def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
     return written(work, task, each_once(splits, str(TASKS[task]["inputs"][0]), MOST))
 
 
-def recipe_of(task: str, files: dict[str, str], n: int, rows: int, names: Collection[str]) -> Any:
+def recipe_of(task: str, files: dict[str, str], n: int, rows: int, names: Collection[str], learned: int = 500) -> Any:
+    """learned: rows that the student behind `heldout_nll` reads at most."""
     with open(files["fit"], encoding="utf-8") as file:
         n = min(n, sum(1 for _ in file))
     labels = TASKS[task]["kind"] == "classification"
@@ -90,13 +92,14 @@ def recipe_of(task: str, files: dict[str, str], n: int, rows: int, names: Collec
             "generate": {"count": rows, "max_tokens": TOKENS[task], "temperature": TEMPERATURE, "top_p": 0.95, "relabel": labels},
             "annotator": [{"kind": "classifier"}] if labels else [],
             "filter": FILTERS,
-            "metric": [{"kind": "mauve"}, {"kind": "memorisation"}, {"kind": "heldout"}],
+            "metric": [{"kind": "mauve"}, {"kind": "memorisation"}, {"kind": "heldout", "rows": learned}],
             "arm": [way for way in ways(task, rows, n) if way["name"] in names],
         }
     )
 
 
-def page(parts: list[tuple[str, int, Compared]]) -> str:
+def page(parts: list[Part]) -> str:
+    """parts: (task and number of real rows, candidates, what was found)."""
     cpu = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     lines = [
         f"# Learned prompts against words and a fine-tuned teacher, {datetime.now(UTC):%Y-%m-%d}",
@@ -106,9 +109,9 @@ def page(parts: list[tuple[str, int, Compared]]) -> str:
         "n of MAUVE is the smallest of kept, fit and dev + test; under 100 a side it is None.",
         "",
     ]
-    for task, n, found in parts:
+    for title, rows, found in parts:
         lines += [
-            f"## {task}, n = {n}",
+            f"## {title}, {rows:,} candidates",
             "",
             "| way | seeds | kept (of each seed) | " + " | ".join(MEASURES) + " | gain |",
             "|" + "---|" * (4 + len(MEASURES)),
@@ -124,6 +127,37 @@ def page(parts: list[tuple[str, int, Compared]]) -> str:
         lines += [f"| real rows | | | {' | '.join(_number((reals.get(name) or {}).get('real')) for name in MEASURES)} | |", ""]
         lines += [f"- {r['arm']}: {r['note']}" for r in found.rows if r["note"] and "plain task" not in r["note"]] + [""]
     return "\n".join(lines)
+
+
+def curves(parts: list[Part], path: Path) -> None:
+    """Held-out loss by kept rows: a panel a task, a line a way, dashed the same number of real rows."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    matplotlib.rcParams["svg.hashsalt"] = path.stem
+    panels = list(dict.fromkeys(title for title, _, _ in parts))
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False, layout="constrained")
+    for panel, name in zip(axes[0], panels, strict=True):
+        points: dict[str, list[tuple[int, float, float]]] = {}
+        for found in (found for title, _, found in parts if title == name):
+            for r in found.rows:
+                loss = r.get("measures", {}).get("heldout_nll") if r["mode"] != "-" else None
+                if loss and loss["value"] is not None:
+                    points.setdefault(r["arm"], []).append((r["n_kept"], loss["value"], loss["real"]))
+        for way, line in points.items():
+            kept, loss, _ = zip(*sorted(line), strict=True)
+            panel.plot(kept, loss, marker="o", label=way)
+        reals = sorted({kept: real for line in points.values() for kept, _, real in line}.items())
+        panel.plot(*zip(*reals, strict=True), color="black", linestyle="--", label="real rows") if reals else None
+        panel.set_title(name)
+        panel.set_xscale("log")
+        panel.set_xlabel("kept rows that a language model read")
+        panel.set_ylabel("nats a token, unused real rows")
+        panel.legend(frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
 
 
 def _number(value: float | None) -> str:
@@ -143,21 +177,26 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--n", default="128,2000")
     parser.add_argument("--ways", default=",".join(REQUIRED))
-    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--rows", default="500", help="candidates of each way; several, with commas, for curves")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs-softsrv"))
     given = parser.parse_args()
     end = None if given.hours is None else time.monotonic() + 3600 * given.hours
-    parts = []
+    volumes = sorted(map(int, given.rows.split(",")))
+    name = "softsrv-volume" if len(volumes) > 1 else "softsrv"
+    parts: list[Part] = []
     for n in map(int, given.n.split(",")):
         for task in given.tasks.split(","):
-            left = None if end is None else max(1e-6, (end - time.monotonic()) / 3600)
-            made = recipe_of(task, prepared(given.data, given.out / "data", task), n, given.rows, given.ways.split(","))
-            print(f"== {made.name}", flush=True)
-            found = compare(made, (), given.seeds, given.out, left, lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True))
-            parts.append((task, int(made.name.split("-")[1]), found))
-            write_page(ROOT / "docs/results/softsrv.md", page(parts))
+            for rows in volumes:
+                left = None if end is None else max(1e-6, (end - time.monotonic()) / 3600)
+                made = recipe_of(task, prepared(given.data, given.out / "data", task), n, rows, given.ways.split(","), max(500, max(volumes)))
+                print(f"== {made.name}, {rows} candidates", flush=True)
+                found = compare(made, (), given.seeds, given.out, left, lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True))
+                parts.append((f"{task}, n = {made.name.split('-')[1]}", rows, found))
+            write_page(ROOT / f"docs/results/{name}.md", page(parts) + f"\n![Held-out loss by kept rows]({name}.svg)\n" * (len(volumes) > 1))
+            if len(volumes) > 1:
+                curves(parts, ROOT / f"docs/results/{name}.svg")
 
 
 if __name__ == "__main__":
