@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from seedbed.metrics.heldout import Heldout
+from seedbed.metrics.heldout import Heldout, _losses
 from seedbed.testing import check_metric, tiny_sample
 from seedbed.types import Example, Sample
 
@@ -43,7 +43,16 @@ def test_rows_that_say_something_else_are_worse(sample: Sample) -> None:
 
 def test_dev_rows_are_not_read(sample: Sample) -> None:
     kept = renamed(sample.fit)
-    assert Heldout(epochs=1).measure(sample, kept, 0) == Heldout(epochs=1).measure(replace(sample, dev=()), kept, 0)
+    first = Heldout(epochs=1).measure(sample, kept, 0)
+    _losses.cache_clear()
+    assert Heldout(epochs=1).measure(replace(sample, dev=()), kept, 0) == first
+
+
+def test_the_fit_rows_beside_several_sets_of_rows_are_learned_once(sample: Sample) -> None:
+    _losses.cache_clear()
+    one, other = (Heldout(epochs=1).measure(sample, renamed(rows), 0)[0] for rows in (sample.fit[:24], sample.fit[24:]))
+    assert one.value != other.value and one.real == other.real
+    assert _losses.cache_info()[:2] == (1, 3)  # hits, misses
 
 
 def test_too_few_rows_are_none_with_the_reason(sample: Sample) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
@@ -58,7 +59,8 @@ class Heldout:
                     "heldout_nll", None, "nats a token", "lower", n, note=f"needs 2 kept and 2 fit rows and one to tell, got {got} that fit the model"
                 )
             ]
-        losses = {side: self._losses(equal_draw(texts[side], n, seed_for(seed, "heldout", side)), real, seed) for side in ("kept", "fit")}
+        drawn = {side: tuple(equal_draw(texts[side], n, seed_for(seed, "heldout", side))) for side in ("kept", "fit")}
+        losses = {side: _losses(self, drawn[side], tuple(real), seed_for(seed, "heldout", "tune")) for side in drawn}
         tokens = np.array([len(t.target) for t in real])
         picks = np.random.default_rng(seed_for(seed, "heldout", "bootstrap")).integers(len(real), size=(DRAWS, len(real)))
         low, high = percentile_interval(losses["kept"][picks].sum(1) / tokens[picks].sum(1))
@@ -72,19 +74,21 @@ class Heldout:
         found = [encode(lm, ("", body(sample.task, e.fields))) for e in rows]
         return [text for text in found if len(text) < lm.context]
 
-    def _losses(self, texts: list[Text], real: list[Text], seed: int) -> np.ndarray:
-        """float64 (rows,): nats of each real text."""
-        import torch
 
-        from seedbed.lm.batches import passes
-        from seedbed.lm.finetune import Tuning, own, tune_lm
-        from seedbed.lm.train import nll
+@lru_cache(maxsize=32)
+def _losses(how: Heldout, texts: tuple[Text, ...], real: tuple[Text, ...], seed: int) -> np.ndarray:
+    """float64 (rows,): nats of each real text. Kept for the arms of a comparison, which all stand beside the same fit rows."""
+    import torch
 
-        how = Tuning(epochs=self.epochs, patience=self.epochs, batch=self.batch, warmup=10, lr=self.lr, dropout=0.0)
-        # Its own training text stands in for dev, so that the last epoch is kept and no real row helps.
-        lm = tune_lm(own(self.model, "lora"), texts, texts[:64], how, seed_for(seed, "heldout", "tune")).whole()
-        found = np.zeros(len(real))
-        with torch.inference_mode():
-            for picked in passes(real, range(len(real)), 1, lm.states.room):
-                found[picked] = nll(lm, None, [real[i] for i in picked]).double().cpu().numpy()
-        return found
+    from seedbed.lm.batches import passes
+    from seedbed.lm.finetune import Tuning, own, tune_lm
+    from seedbed.lm.train import nll
+
+    tuning = Tuning(epochs=how.epochs, patience=how.epochs, batch=how.batch, warmup=10, lr=how.lr, dropout=0.0)
+    # Its own training text stands in for dev, so that the last epoch is kept and no real row helps.
+    lm = tune_lm(own(how.model, "lora"), texts, texts[:64], tuning, seed).whole()
+    found = np.zeros(len(real))
+    with torch.inference_mode():
+        for picked in passes(real, range(len(real)), 1, lm.states.room):
+            found[picked] = nll(lm, None, [real[i] for i in picked]).double().cpu().numpy()
+    return found
