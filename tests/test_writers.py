@@ -72,21 +72,21 @@ def student(request: pytest.FixtureRequest) -> Any:
 
 
 def test_they_conform(causal: Causal, seq2seq: Seq2seq) -> None:
-    check_student(replace(causal, epochs=20))
-    check_student(replace(seq2seq, epochs=40))
+    check_student(replace(causal, epochs=8))
+    check_student(replace(seq2seq, epochs=15, lr=1e-2))
 
 
 def test_an_encoder_decoder_learns_rows_by_heart(seq2seq: Seq2seq) -> None:
     rows = copies(30, 0)
     before = replace(seq2seq, epochs=1, lr=1e-9).learn(TASK, rows, rows, 0)
-    after = replace(seq2seq, epochs=60, patience=99).learn(TASK, rows, rows, 0)
+    after = replace(seq2seq, epochs=20, lr=1e-2, patience=99).learn(TASK, rows, rows, 0)
     assert right(before.predict(rows), rows) == 0
     assert right(after.predict(rows), rows) > 0.9
     assert after.facts["dev_nll"] < 0.2 * before.facts["dev_nll"]
 
 
 def test_a_causal_model_learns_what_it_was_not_shown(causal: Causal) -> None:
-    learned = replace(causal, layers=2, epochs=14).learn(TASK, copies(60, 0), copies(20, 1), 0)
+    learned = replace(causal, layers=2, epochs=8).learn(TASK, copies(60, 0), copies(20, 1), 0)
     test = copies(40, 2)
     assert right(learned.predict(test), test) > 0.8
     assert learned.facts["dev_nll"] < learned.facts["before_nll"]
@@ -121,12 +121,12 @@ def test_without_dev_rows_the_training_rows_choose(student: Any) -> None:
 def test_the_loss_is_on_the_answer_alone(causal: Causal) -> None:
     """Of a target that is always the same, one token and end-of-text are to be learned: their loss goes to 0 whatever the questions are."""
     rows = [replace(e, fields={**e.fields, "target": "red"}) for e in copies(24, 0)]
-    assert replace(causal, epochs=20).learn(TASK, rows, rows, 0).facts["dev_nll"] < 0.02
+    assert replace(causal, epochs=10).learn(TASK, rows, rows, 0).facts["dev_nll"] < 0.02
 
 
 def test_a_label_is_written_too(causal: Causal) -> None:
     rows = [Example(str(i), {"text": f"{w} please {i}", "label": k}) for i, (w, k) in enumerate([("bread", "food"), ("guitar", "music")] * 12)]
-    learned = replace(causal, epochs=20).learn(LABELS, rows, rows[:8], 0)
+    learned = replace(causal, epochs=8).learn(LABELS, rows, rows[:8], 0)
     assert learned.predict(rows) == [e.fields["label"] for e in rows]
     odd = Writer(LABELS, lambda asked: [" drums "] * len(asked), lambda text: True)
     assert LABELS.score(odd.predict(rows[:2]), rows[:2])[0].value == 0
@@ -187,7 +187,7 @@ def test_shuffled_targets_are_no_gain_and_real_ones_are(seq2seq: Seq2seq) -> Non
     sample = Sample(TASK, tuple(real), tuple(copies(12, 3)), tuple(test))
     targets = random.Random(0).sample([e.fields["target"] for e in more], len(more))
     shuffled = [replace(e, fields={**e.fields, "target": t}) for e, t in zip(more, targets, strict=True)]
-    student = replace(seq2seq, epochs=15, batch=4)
+    student = replace(seq2seq, epochs=10, lr=1e-2)
     bad, good = (measure_gain(sample, kept, student, 0, seeds=1, volumes=()) for kept in (shuffled, more))
     assert bad.metric == "exact_match"
     assert bad.difference is not None and bad.difference.low <= 0
