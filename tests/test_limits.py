@@ -124,7 +124,8 @@ def test_a_run_cut_by_tokens_is_the_run_of_its_rows_and_goes_on_to_the_same_byte
     assert f"{rows} of 120 rows" in (done.folder / "dataset/README.md").read_text()
     assert rows_of(done.folder, "candidates", 1) == [], "no part is cut yet; the rows stand in the journal"
     short = run(recipes.build(toy | {"generate": TOY["generate"] | {"count": rows}}, ROOT), tmp_path / "short")
-    assert done.scores == short.scores | {"cut": cut}
+    assert done.scores == short.scores | {"cut": cut, "verdict": done.verdict}
+    assert done.verdict.startswith(short.verdict)
     assert [p.read_bytes() for p in done.folder.glob("dataset/data/*")] == [p.read_bytes() for p in short.folder.glob("dataset/data/*")]
     again = run(recipes.build(toy, ROOT), tmp_path / "cut")
     whole = run(recipes.build(toy, ROOT), tmp_path / "whole")

@@ -85,7 +85,7 @@ def test_a_run_leaves_the_files_of_the_contract(toy_run: Path) -> None:
     for name in (*FINAL, "manifest.json", "report.html"):
         assert (toy_run / name).is_file(), name
     scores = json.loads((toy_run / "scores.json").read_text())
-    assert {"measures", "gain", "counts", "gates"} == scores.keys()
+    assert {"measures", "gain", "counts", "gates", "verdict"} == scores.keys()
     assert "verbatim_rate" in {m["name"] for m in scores["measures"]}
     assert set(scores["measures"][0]) == {"name", "value", "unit", "better", "n", "low", "high", "real", "note", "p", "rows"}
     assert {"metric", "arms", "difference", "smallest_detectable", "curve", "note"} <= scores["gain"].keys()
