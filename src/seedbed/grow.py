@@ -209,7 +209,14 @@ def sizes(sample: Sample) -> dict[str, int]:
 def model_identity(name: str) -> str:
     """Hashes of a folder's weight files (shipped or the user's own); a hub name stands for itself."""
     folder = model_folder(name)
-    return fingerprint([file_hash(p) for p in sorted(folder.glob("*.safetensors"))]) if folder.is_dir() else name
+    files = [(p.resolve(), p.stat()) for p in sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
+    return fingerprint([_hash_of(p, found.st_size, found.st_mtime_ns) for p, found in files]) if folder.is_dir() else name
+
+
+@cache
+def _hash_of(path: Path, size: int, changed: int) -> str:
+    """Once a process, while the file stays as it is: every cell of a comparison asks, and weights may be many gigabytes."""
+    return file_hash(path)
 
 
 def model_folder(name: str) -> Path:
