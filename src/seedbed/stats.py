@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -12,9 +13,13 @@ import numpy as np
 T = TypeVar("T")
 Scorer = Callable[[int, np.ndarray], np.ndarray]
 """(seed index, int (draws, rows) of test rows, repeats allowed) -> float (draws,), the points of one arm."""
+Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""int (draws, rows), (draws, seeds of a), (draws, seeds of b)."""
 DRAWS = 2000
 CELLS = 100_000
 """Indices that are drawn before they are scored together: as many as stay near the processor."""
+KEPT = 2_000_000
+"""Indices of one set of draws that are kept for the next arm, at most: 16 MB."""
 ALARM = 0.01
 """A p at or below this is an alarm: real rows in the place of kept ones raise it once in a hundred times for each measure."""
 Z_POWER = 1.96 + 0.84
@@ -120,21 +125,33 @@ def paired_difference(
 
     Every draw resamples the test rows once for both arms, and each arm's seeds; paired: the same seeds of both (their training rows are the same).
     """
-    rng = np.random.default_rng(seed)
     every = np.arange(rows)[None]
     mean = float(np.mean([score_b(s, every) for s in range(b)]) - np.mean([score_a(s, every) for s in range(a)]))
+    drawn = (_kept if draws * rows <= KEPT else _drawn)(a, b, rows, seed, draws, paired)
+    values = np.concatenate([_over_seeds(score_b, second, picked) - _over_seeds(score_a, first, picked) for picked, first, second in drawn])
+    low, high = percentile_interval(values)
+    return Difference(mean, low, high, float(np.std(values)))
+
+
+def _drawn(a: int, b: int, rows: int, seed: int, draws: int, paired: bool) -> Iterator[Drawn]:
+    """The draws of `paired_difference`, as many together as CELLS allows."""
+    rng = np.random.default_rng(seed)
 
     def draw() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         picked, first = rng.integers(rows, size=rows), rng.integers(a, size=a)
         return picked, first, first if paired else rng.integers(b, size=b)
 
-    values, step = np.empty(draws), max(1, CELLS // rows)
+    step = max(1, CELLS // rows)
     for start in range(0, draws, step):
         drawn = [draw() for _ in range(min(step, draws - start))]
         picked, first, second = (np.array(part) for part in zip(*drawn, strict=True))
-        values[start : start + step] = _over_seeds(score_b, second, picked) - _over_seeds(score_a, first, picked)
-    low, high = percentile_interval(values)
-    return Difference(mean, low, high, float(np.std(values)))
+        yield picked, first, second
+
+
+@lru_cache(maxsize=4)
+def _kept(a: int, b: int, rows: int, seed: int, draws: int, paired: bool) -> list[Drawn]:
+    """They are the same for all arms of a gain, and drawing them takes longer than scoring them."""
+    return list(_drawn(a, b, rows, seed, draws, paired))
 
 
 def _over_seeds(score: Scorer, seeds: np.ndarray, picked: np.ndarray) -> np.ndarray:
