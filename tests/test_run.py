@@ -18,7 +18,7 @@ import pytest
 from seedbed import recipe as recipes
 from seedbed.candidates import complete, read_candidates
 from seedbed.errors import ComponentError, DataError, RunFailed, StoreError
-from seedbed.grow import step_names
+from seedbed.grow import model_identity, step_names
 from seedbed.limits import Limits
 from seedbed.run import model_license, run
 from seedbed.show import rows_of
@@ -124,6 +124,16 @@ def test_running_again_changes_nothing(toy_run: Path) -> None:
     run(recipes.build(TOY, ROOT), toy_run.parent)
     assert _snapshot(toy_run) == before
     assert {p: p.stat().st_mtime_ns for p in times} == times
+
+
+def test_other_weights_under_the_same_name_are_another_model(tmp_path: Path) -> None:
+    weights, found = tmp_path / "model.safetensors", set[str]()
+    for content, moment in ((b"weights", 0), (b"changed", 1), (b"longer than before", 1)):  # the time alone tells, then the size alone
+        weights.write_bytes(content)
+        os.utime(weights, (moment, moment))
+        found |= {model_identity(str(tmp_path)), model_identity(str(tmp_path))}
+    os.utime(weights, (5, 5))
+    assert len(found) == 3 and model_identity(str(tmp_path)) in found, "the same bytes at another time are the same model"
 
 
 def test_equal_seeds_equal_bytes_other_seeds_not(toy_run: Path, tmp_path: Path) -> None:
