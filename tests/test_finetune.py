@@ -322,7 +322,7 @@ def test_rows_longer_than_the_context_are_counted(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def lora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Sample, Path]:
     folder = tmp_path_factory.mktemp("lora") / "teacher"
-    return (*_fitted(folder, FAST), folder)
+    return (*_fitted(folder, replace(FAST, epochs=10)), folder)
 
 
 def test_one_teacher_makes_rows_and_answers_them(lora: tuple[Any, Sample, Path]) -> None:

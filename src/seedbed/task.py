@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 from seedbed import scores
@@ -83,7 +83,7 @@ class Task:
         tests = (self.tests,) if self.kind != "code" and self.tests else ()
         return tuple(c for c in (self.group, self.references) if c) + tests
 
-    @property
+    @cached_property
     def structured(self) -> frozenset[str]:
         """Columns whose values are lists, rendered as JSON."""
         return frozenset(self.inputs if self.kind == "data2text" else ()) | frozenset([self.tests] if self.tests else ())
@@ -217,6 +217,11 @@ class Task:
         names = "|".join(re.escape(_title(n)) for n in self.order)
         return re.compile(rf"^(\\*(?:{names}):)", re.M)
 
+    @cached_property
+    def _escaped(self) -> re.Pattern[str]:
+        names = "|".join(re.escape(_title(n)) for n in self.order)
+        return re.compile(rf"^\\(\\*(?:{names}):)", re.M)
+
     def _escape(self, value: str) -> str:
         """A line of a value that looks like a section gets a backslash; the value's own first line cannot be one."""
         head, newline, tail = value.partition("\n")
@@ -224,10 +229,10 @@ class Task:
 
     def _unescape(self, value: str) -> str:
         head, newline, tail = value.partition("\n")
-        names = "|".join(re.escape(_title(n)) for n in self.order)
-        return head + newline + re.sub(rf"^\\(\\*(?:{names}):)", r"\1", tail, flags=re.M)
+        return head + newline + self._escaped.sub(r"\1", tail)
 
 
+@cache
 def _title(name: str) -> str:
     """A column's name as it stands in a text: `scenario_action` -> `Scenario action`."""
     words = name.replace("_", " ").strip()
