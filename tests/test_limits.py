@@ -166,14 +166,14 @@ def test_a_cut_fit_goes_on_to_the_same_bytes(tmp_path: Path, steps: int) -> None
 
 def test_a_run_whose_fit_was_cut_keeps_its_teacher_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    raw = REAL | {"generator": REAL["generator"] | {"epochs": 3}, "generate": {"count": 16, "max_tokens": 12}, "metric": []}
+    raw = REAL | {"generator": REAL["generator"], "generate": {"count": 16, "max_tokens": 12}, "metric": []}
     shares: list[Callable[[float], Deadline]] = [lambda part: _ticks(6), lambda part: NEVER]  # the fit's, then generating's
     monkeypatch.setattr(Limits, "deadline", lambda self: type("Both", (), {"share": lambda _, part: shares.pop(0)(part)})())
     done = run(recipes.build(raw, ROOT), tmp_path / "cut", limits=Limits(minutes=1))
     monkeypatch.undo()
     cut = done.scores["cut"]
-    assert (cut["limits"], cut["rows"], cut["of"], cut["fit"]) == ("--max-minutes 1", 16, 16, {"mc": {"step": 5, "of": 15}})
-    assert "the fit of mc at step 5 of at most 15" in done.verdict
+    assert (cut["limits"], cut["rows"], cut["of"], cut["fit"]) == ("--max-minutes 1", 16, 16, {"mc": {"step": 5, "of": 10}})
+    assert "the fit of mc at step 5 of at most 10" in done.verdict
     early = {p.name for p in done.folder.glob("teacher-*")}
     assert len([name for name in early if not name.endswith(".partial")]) == 1
     again = run(recipes.build(raw, ROOT), tmp_path / "cut")
