@@ -417,8 +417,8 @@ WHOLE: dict[str, Any] = TOY | {
     ids=["toy lora", "local full"],
 )
 def test_a_whole_run(engine: dict[str, Any], method: str, tmp_path: Path) -> None:
-    few = {"path": "examples/helpdesk.csv", "rows": 24 if method == "lora" else 60, "test_share": 0.1}  # too few test rows for a gain
-    raw = WHOLE | {"sample": few, "engine": engine, "generator": WHOLE["generator"] | {"method": method}}
+    few = {"path": "examples/helpdesk.csv", "rows": 24, "test_share": 0.1}  # too few test rows for a gain
+    raw = WHOLE | {"sample": few, "engine": engine, "generator": WHOLE["generator"] | {"method": method, "batch": 4}}
     done = run(recipes.build(raw, ROOT), tmp_path)
     assert done.scores["counts"]["kept"] == 24
     page = (done.folder / "report.html").read_text()
