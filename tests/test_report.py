@@ -135,6 +135,9 @@ def gain() -> dict[str, Any]:
     }
 
 
+VERDICT = "no gain could be shown; the smallest gain this test could show is 4.8 points"
+
+
 def facts(**changes: Any) -> Facts:
     kept = [Candidate(f"c{i:07d}", i, f"Queue: billing\nMessage: row {i}", {"message": f"row {i}", "queue": "billing"}, True) for i in range(30)]
     measures = [
@@ -145,11 +148,10 @@ def facts(**changes: Any) -> Facts:
     counts = {"candidates": 40, "kept": 30, "dropped": {"overlap:copy of fit": 3, "x.py:Polite:too polite": 7}, "failed": {"fit rows too long": 2}}
     base = Facts(
         name="tickets",
-        verdict="no gain could be shown; the smallest gain this test could show is 4.8 points",
         recipe_toml=RECIPE,
         task=Task("classification", ("message",), "queue", ("billing", "other")),
         sizes={"fit": 80, "dev": 20, "test": 300, "pool": 0, "more": 0},
-        scores={"measures": [asdict(m) for m in measures], "gain": gain(), "counts": counts},
+        scores={"measures": [asdict(m) for m in measures], "gain": gain(), "counts": counts, "verdict": VERDICT},
         manifest={
             "seed": 7,
             "steps": {"sample": "sample-00aa11"},
@@ -253,10 +255,9 @@ def everywhere(evil: str) -> Facts:
     return replace(
         base,
         name=evil,
-        verdict=evil,
         recipe_toml=base.recipe_toml.replace('"seedling"', json.dumps(evil)),
         task=Task("classification", (evil,), "queue"),
-        scores={"measures": [measure], "gain": {**gain(), "metric": evil, "note": evil}, "counts": counts},
+        scores={"measures": [measure], "gain": {**gain(), "metric": evil, "note": evil}, "counts": counts, "verdict": evil},
         manifest={**base.manifest, "engine": {evil: evil}, "versions": {evil: evil}, "seconds": {evil: 1.0}, "steps": {evil: evil}},
         training=training,
         kept=[Candidate(evil, 0, evil, {}, True, provenance={"sources": [evil]})],
@@ -324,7 +325,7 @@ def test_the_verdict_comes_first() -> None:
 def test_what_could_not_be_measured_says_why(write: Any) -> None:
     text = write(facts())
     assert "not measured: needs 100 texts on each side, got 30" in text
-    text = write(facts(scores=scores(gain=UNMEASURED), verdict=f"the gain could not be measured: {UNMEASURED['note']}"))
+    text = write(facts(scores=scores(gain=UNMEASURED, verdict=f"the gain could not be measured: {UNMEASURED['note']}")))
     assert text.count("not measured: a gain needs at least 100 test rows, got 12") == 2  # the difference, the smallest gain
     assert "None" not in text
 

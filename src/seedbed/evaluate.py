@@ -127,7 +127,7 @@ def _steps(store: Store, recipe: Recipe, data: str, replace_old: bool, timer: Ti
     write_text(store.path("report.html"), render(facts))
     write_text(store.path("card.md"), card(facts))
     seal(store, manifest)
-    return gated(Evaluated(store.root, dict(facts.scores), facts.verdict, facts.data))
+    return gated(Evaluated(store.root, dict(facts.scores), facts.data))
 
 
 def _unseen(data: str, sample: Sample) -> None:

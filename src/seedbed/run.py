@@ -46,12 +46,15 @@ Done = TypeVar("Done", bound="Run")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. folder: OUT/<name>. scores: what scores.json holds. verdict: gates that did not pass, the gain, copies and alarms, and where
-    a limit cut the run, in one sentence."""
+    """A finished run. folder: OUT/<name>. scores: what scores.json holds."""
 
     folder: Path
     scores: dict[str, Any]
-    verdict: str
+
+    @property
+    def verdict(self) -> str:
+        """Gates that did not pass, the gain, copies and alarms, and where a limit cut the run, in one sentence."""
+        return str(self.scores["verdict"])
 
 
 def run(recipe: Recipe, out: Path | str = "runs", *, replace: bool = False, limits: Limits = UNLIMITED, on: str = fleet.HERE) -> Run:
@@ -99,7 +102,7 @@ def _steps(store: Store, recipe: Recipe, sample: Sample, timer: Timer, replace: 
     results(store, dict(page.scores), dict(page.manifest))
     write_text(store.path("report.html"), render(page))
     seal(store, dict(page.manifest))
-    return gated(Run(store.root, dict(page.scores), page.verdict))
+    return gated(Run(store.root, dict(page.scores)))
 
 
 def gated(done: Done) -> Done:
@@ -119,11 +122,10 @@ def facts_of(recipe: Recipe, sample: Sample, grown: Grown, scored: Path, manifes
     task, target = sample.task, str(sample.task.target)
     labels = Counter(str(e.fields[target]) for e in (*sample.fit, *sample.dev)) if task.has_labels else Counter[str]()
     first = verdict((scored / "verdict.txt").read_text().strip(), scores["measures"], failed(scores["gates"]))
-    sentence = first + said(scores) + (f". {note}" if (note := untuned(recipe)) else "")
-    scores["verdict"] = sentence
+    scores["verdict"] = first + said(scores) + (f". {note}" if (note := untuned(recipe)) else "")
     licenses = {"sample": recipe.sample.license, "model": model_license(recipe.model.name)}
     made = (recipe.to_toml(), task, sizes(sample), scores, manifest, _training(grown.fitted))
-    return Facts(recipe.name, sentence, *made, grown.kept, grown.dropped, {name: labels[name] for name in task.labels}, closeup, licenses)
+    return Facts(recipe.name, *made, grown.kept, grown.dropped, {name: labels[name] for name in task.labels}, closeup, licenses)
 
 
 def model_license(name: str) -> str | None:

@@ -12,7 +12,7 @@ from seedbed.types import Candidate
 
 @dataclass(frozen=True)
 class Facts:
-    """verdict: one sentence. scores: scores.json. manifest: manifest.json (seed, versions, hashes, timings in seconds, counts).
+    """scores: scores.json. manifest: manifest.json (seed, versions, hashes, timings in seconds, counts).
 
     training: training.json of a soft prompt ({"chosen", "unit", "forms": {"none": {"dev"}, "mc": {"dev", "dev_shuffled", "train", "epoch",
     "parameters", "log": [{"step", "epoch", "train", "dev"}]}}}) or, with "lora" or "full" as its form, of a tuned model, or None. dropped:
@@ -22,7 +22,6 @@ class Facts:
     """
 
     name: str
-    verdict: str
     recipe_toml: str
     task: Task
     sizes: Mapping[str, int]
@@ -35,6 +34,10 @@ class Facts:
     closeup: Mapping[str, Any]
     licenses: Mapping[str, str | None]
     data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        return str(self.scores["verdict"])
 
     @property
     def folds(self) -> str:
