@@ -17,7 +17,7 @@ demo: .venv/ready
 	HF_HUB_OFFLINE=1 $(BIN)/seedbed run recipes/helpdesk.toml
 
 test: .venv/ready
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
