@@ -299,7 +299,7 @@ def test_a_damaged_file_of_a_fold_is_named_and_right_after_it_is_removed(whole: 
     assert _snapshot(folder) == _snapshot(whole)
 
 
-def test_verify_counts_and_names_the_steps_of_folds_anew(whole: Path, desk: Path, tmp_path: Path) -> None:
+def test_verify_counts_names_and_sifts_the_rows_of_folds_anew(whole: Path, desk: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(whole, tmp_path / "tiny")
     recipe = desk / "counted.toml"
     recipe.write_text(recipes.build(FOLDED, desk).to_toml())
@@ -310,7 +310,8 @@ def test_verify_counts_and_names_the_steps_of_folds_anew(whole: Path, desk: Path
     forged = manifest | {"folds": [first | {"teacher": second["teacher"]}, *manifest["folds"][1:]]}
     write_json(folder / "manifest.json", forged | {"files": sealed(folder, forged)})
     found = {c.name: c.why for c in verify(folder, recipe) if c.passed is False}
-    assert found.keys() == {"counts", "names"}
+    assert found.keys() == {"counts", "names", "verdicts"}
+    assert "kept.jsonl of fold 2, line 1: " in found["verdicts"]
     assert "kept rows of the folds are" in found["counts"] and f"step teacher of fold 1 should be {first['teacher']}" in found["names"]
     write_json(folder / "manifest.json", forged | {"folds": [first | {"kept": "../kept-1"}]})
     with pytest.raises(StoreError, match="its steps are no names of folders in the run"):

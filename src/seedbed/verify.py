@@ -75,6 +75,15 @@ class _NotChecked(Exception):
     """What a check would need and is not there."""
 
 
+@dataclass(frozen=True)
+class _Grown:
+    """Rows that the run grew: where in words ("" or " of fold 2"), the folder of their steps, and step -> its name."""
+
+    where: str
+    folder: Path
+    steps: Mapping[str, Any]
+
+
 class _Run:
     def __init__(self, root: Path) -> None:
         if not (root / "manifest.json").is_file():
@@ -87,9 +96,17 @@ class _Run:
             if not isinstance(steps, dict) or not all(re.fullmatch(r"\w[\w.-]*", str(name)) for name in steps.values()):
                 raise StoreError(f"{root / 'manifest.json'} is damaged: its steps are no names of folders in the run. Got {steps!r:.80}.")
 
-    def step(self, name: str) -> Path | None:
-        path = self.root / str(self.manifest.get("steps", {}).get(name))
+    def step(self, name: str, grown: _Grown | None = None) -> Path | None:
+        """The folder of a step; of the run's own rows, or of others that it grew."""
+        of = grown or _Grown("", self.root, self.manifest.get("steps", {}))
+        path = of.folder / str(of.steps.get(name))
         return path if path.is_dir() else None
+
+    @property
+    def grown(self) -> list[_Grown]:
+        """The run's rows, then those of each fold."""
+        folds = [_Grown(f" of fold {number}", self.root / "folds", steps) for number, steps in enumerate(self.folds, 1)]
+        return [_Grown("", self.root, self.manifest["steps"]), *folds]
 
     @cached_property
     def kept(self) -> list[Candidate]:
@@ -108,10 +125,10 @@ class _Run:
         """Candidates that the recipe asks for at most."""
         return Generate.model_validate(self.raw["generate"]).count
 
-    def _sifted(self) -> Path:
-        found = self.step("kept")
+    def _sifted(self, grown: _Grown | None = None) -> Path:
+        found = self.step("kept", grown)
         if found is None:
-            raise StoreError(f"{self.root} has no step of kept rows that its manifest names.")
+            raise StoreError(f"{self.root} has no step of kept rows{grown.where if grown else ''} that its manifest names.")
         return found
 
     def files(self) -> str | None:
@@ -207,44 +224,50 @@ class _Run:
 
     def _named(self, recipe: Recipe, sample: Sample) -> Iterator[tuple[str, str, str, str | None]]:
         """(of which fold, step, its name worked out anew, the one that the manifest has)."""
+        own, *folds = self.grown
         for step, name in step_names(recipe, sample).items():
-            yield "", step, name, self.manifest["steps"].get(step)
-        for number, (fold, steps) in enumerate(zip(sample.folds, self.folds, strict=False), 1):
+            yield own.where, step, name, own.steps.get(step)
+        for fold, grown in zip(sample.folds, folds, strict=False):
             again = step_names(recipe, fold)
-            yield from ((f" of fold {number}", step, again[step], written) for step, written in steps.items())
+            yield from ((grown.where, step, again[step], written) for step, written in grown.steps.items())
 
     def verdicts(self, path: Path | None) -> str | None:
-        """The first row that the filters judge otherwise."""
+        """The first row that the filters judge otherwise, among the run's rows and then in each fold."""
         recipe, sample = self._sample(path)
-        made = [*self._generated(recipe), *self._asked(recipe, sample)]
+        judged = (self._judged(grown, recipe, of) for grown, of in zip(self.grown, (sample, *sample.folds), strict=False))
+        return next((why for why in judged if why), None)
+
+    def _judged(self, grown: _Grown, recipe: Recipe, sample: Sample) -> str | None:
+        made = [*self._generated(grown, recipe), *self._asked(grown, recipe, sample)]
         with tempfile.TemporaryDirectory() as name:
             try:
                 sift(Path(name), made, recipe, sample)
             except SandboxError as error:
                 raise _NotChecked(str(error)) from error
             for part in SIFTED:
-                for i, (a, b) in enumerate(zip(read_lines(Path(name) / part), again := read_lines(self._sifted() / part), strict=False)):
+                again, there = read_lines(Path(name) / part), read_lines(self._sifted(grown) / part)
+                for i, (a, b) in enumerate(zip(again, there, strict=False)):
                     if a != b:
-                        return f"{part}, line {i + 1}: {b['id']} stands there, the filters give {a['id']} ({a.get('reason', 'kept')})"
-                if len(read_lines(Path(name) / part)) != len(again):
-                    return f"{part} has {len(again)} rows, the filters give {len(read_lines(Path(name) / part))}"
+                        return f"{part}{grown.where}, line {i + 1}: {b['id']} stands there, the filters give {a['id']} ({a.get('reason', 'kept')})"
+                if len(again) != len(there):
+                    return f"{part}{grown.where} has {len(there)} rows, the filters give {len(again)}"
         return None
 
-    def _generated(self, recipe: Recipe) -> list[Candidate]:
+    def _generated(self, grown: _Grown, recipe: Recipe) -> list[Candidate]:
         """The generated rows with what annotators said of them, as `grow` has them."""
-        made = list(read_candidates(folder, self.most)) if (folder := self.step("candidates")) else []
-        if not made or not (place := self.step("annotations")):
+        made = list(read_candidates(folder, self.most)) if (folder := self.step("candidates", grown)) else []
+        if not made or not (place := self.step("annotations", grown)):
             return made
         return list(labelled(recipe.task, annotated(place, made), str(recipe.label_by), recipe.generate.relabel))
 
-    def _asked(self, recipe: Recipe, sample: Sample) -> list[Candidate]:
+    def _asked(self, grown: _Grown, recipe: Recipe, sample: Sample) -> list[Candidate]:
         """The pool's rows with their targets, as `grow` has them."""
         if recipe.annotate is None:
             return []
-        answers = self.step("answers")
+        answers = self.step("answers", grown)
         rows = pool_rows(sample, recipe.annotate, seed_for(recipe.seed, "answers"))
         made = list(read_candidates(answers, len(rows))) if answers else drafts(sample.task, rows)
-        place = self.step("labels")
+        place = self.step("labels", grown)
         return list(labelled(sample.task, annotated(place, made) if place else made, str(recipe.label_by)))
 
     def measures(self, path: Path | None) -> str | None:
