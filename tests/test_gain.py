@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seedbed.gain import FULL_ROWS, Arm, Gain, measure_gain, repeated
+from seedbed.gain import FULL_ROWS, Arm, Gain, measure_gain
 from seedbed.stats import DRAWS, Difference
 from seedbed.students.linear import Linear
 from seedbed.task import Task
@@ -176,18 +176,13 @@ def test_a_test_that_nothing_changes_still_has_a_smallest_gain_above_zero() -> N
     assert gain.verdict.endswith("points, 95 % interval 0.0 to 0.0); the smallest this test could show is 2.0 points")
 
 
-def test_test_rows_that_nearly_repeat_a_row_learned_from_are_named() -> None:
-    def row(name: str, text: str) -> Example:
-        return Example(name, {"text": text, "label": "a"})
-
-    long = "the green door of the old house by the river does not close any more since the storm of last week"
-    fit, dev = (row("f1", long), row("f2", "nothing alike")), (row("d1", long.upper().replace("green", "blue")),)
-    test = (row("t1", long + "!"), row("t2", long.replace("storm", "rain")), row("t3", "a text of its own, with no like among the others"))
-    apart = Sample(TASK, fit, dev, test)
-    assert repeated(apart).startswith("2 of 3 test rows nearly repeat a row that is learned from, such as 't1' and 'd1'")
-    assert repeated(replace(apart, test=test[2:])) == ""
-    folds = (Sample(TASK, fit, dev, test[:1]), Sample(TASK, (row("f3", "unlike"),), dev[:0], test[1:]))
-    assert repeated(replace(apart, test=(), folds=folds)).startswith("1 of 3 test rows")
+@pytest.mark.parametrize(("least", "said"), [(2.04, "2.0 points"), (2.06, "2.1 points, more than the 2.0 that real rows alone leave")])
+def test_a_ceiling_is_named_where_it_is_lower_as_printed(least: float, said: str) -> None:
+    arm = Arm(98.0, 98.0, 98.0, 1, 30)
+    gain = Gain("accuracy", {"real": arm}, Difference(-0.03, -0.04, 0.04, 0.0), least, (), "")
+    assert gain.verdict == f"no gain could be shown (0.0 points, 95 % interval 0.0 to 0.0); the smallest this test could show is {said}"
+    whole = replace(gain, arms={"real": replace(arm, mean=100.00000000000004)})  # as a score of perfect answers may come out
+    assert whole.verdict.endswith("more than the 0.0 that real rows alone leave")
 
 
 def test_the_verdicts() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from seedbed.lm.load import SHIPPED
 from seedbed.metrics.heldout import Heldout, _losses
 from seedbed.testing import check_metric, tiny_sample
 from seedbed.types import Example, Sample
@@ -53,6 +57,15 @@ def test_the_fit_rows_beside_several_sets_of_rows_are_learned_once(sample: Sampl
     one, other = (Heldout(epochs=1).measure(sample, renamed(rows), 0)[0] for rows in (sample.fit[:24], sample.fit[24:]))
     assert one.value != other.value and one.real == other.real
     assert _losses.cache_info()[:2] == (1, 3)  # hits, misses
+
+
+def test_other_weights_under_the_same_name_are_read_anew(sample: Sample, tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "seedling", tmp_path / "mine", ignore=shutil.ignore_patterns("decoder"))
+    how, kept = Heldout(model=str(folder), epochs=1, rows=4), renamed(sample.fit)
+    first = how.measure(sample, kept, 0)[0]
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value / 2 for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    assert how.measure(sample, kept, 0)[0].value != first.value
 
 
 def test_too_few_rows_are_none_with_the_reason(sample: Sample) -> None:

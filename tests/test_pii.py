@@ -12,6 +12,7 @@ import pytest
 from test_run import TOY
 
 from seedbed import recipe as recipes
+from seedbed.compare import compare
 from seedbed.errors import ComponentError, GateFailed
 from seedbed.filters.personal import Personal
 from seedbed.gates import failed, gates
@@ -184,6 +185,9 @@ def test_a_run_that_leaks_fails_and_leaves_everything_with_the_warning(tmp_path:
     assert "| pii | NO |" in card
     allowing = raw | {"name": "allowing", "metric": [{"kind": "pii", "allow": ["@example.org"]}]}
     assert run(recipes.build(allowing, tmp_path), tmp_path).scores["gates"][0]["passed"]
+    beside = raw | {"name": "beside", "arm": [{"name": "one"}]}
+    notes = {r["arm"]: r["note"] for r in compare(recipes.build(beside, tmp_path), (), seeds=1, out=tmp_path).rows}
+    assert "personal data of real rows in" in notes["one"] and "would fail its gate" in notes["one"] and "personal" not in notes["real only"]
 
 
 def test_a_leak_of_measures_is_a_value_like_others() -> None:

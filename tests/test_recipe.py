@@ -54,6 +54,13 @@ def test_no_filter_at_all_is_not_the_usual_ones() -> None:
     again = recipe.build(tomllib.loads(made.to_toml()), ROOT / "recipes")
     assert again == made and again.filters == ()
     assert [metric.kind for metric in again.metrics] == ["pii"]  # its gate holds whatever a recipe asks for
+    usual = recipe.load(ROOT / "recipes/few-rows.toml", ['metric.5.allow=["email"]'])
+    assert [metric.settings.allow for metric in usual.metrics if metric.kind == "pii"] == [("email",)]
+
+
+def test_a_gate_reads_one_metric() -> None:
+    with pytest.raises(RecipeError, match=r"kind = 'pii' is there more than once"):
+        recipe.build({**GOOD, "metric": [{"kind": "pii", "allow": ["email"]}, {"kind": "pii"}]}, ROOT)
 
 
 def test_every_problem_is_named_at_once() -> None:

@@ -39,6 +39,7 @@ CASES = [
         f"{GAIN}; 0 copies of real rows among 200; less diverse than real text; unlike real text by 1 of 1 tests (p <= 0.01)",
     ),
     ([rate(0), diversity(20, 49, p=0.2)], f"{GAIN}; 0 copies of real rows among 200; none of 1 tests tells them from real text"),
+    ([rate(0), Measure("pii_rate", 0.0, p=1.0)], f"{GAIN}; 0 copies of real rows among 200"),
     ([rate(0), Measure(DIVERSITY[0], None, note="too few")], f"{GAIN}; 0 copies of real rows among 200"),
     ([rate(0), Measure(DIVERSITY[0], 3.0)], f"{GAIN}; 0 copies of real rows among 200"),
     ([rate(0), diversity(51, 60, DIVERSITY[1]), diversity(20, 49)], f"{GAIN}; 0 copies of real rows among 200; less diverse than real text"),

@@ -44,6 +44,18 @@ def test_a_clean_run_passes_every_check(made: tuple[Path, Path]) -> None:
     assert [c.name for c in unread] == ["names", "verdicts", "measures"] and all("give --recipe" in c.why for c in unread)
 
 
+def test_a_run_of_a_version_that_added_no_audit_is_no_forgery(made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = RAW | {"metric": [{"kind": "memorisation"}], "sample": {"path": str(made[1].parent / "examples/helpdesk.csv"), "rows": 100}}
+    with monkeypatch.context() as earlier:
+        earlier.setattr(recipes, "_audits", lambda values, sensitive, problems: values["metric"])
+        recipe = recipes.build(raw, tmp_path)
+        (tmp_path / "tiny.toml").write_text(recipe.to_toml(), encoding="utf-8")
+        run(recipe, tmp_path)
+    found = {c.name: c for c in verify(tmp_path / "tiny", tmp_path / "tiny.toml")}
+    assert [name for name, c in found.items() if not c.passed] == ["gates"]
+    assert found["gates"].passed is None and "no audit was measured" in found["gates"].why
+
+
 def test_a_run_that_kept_no_row_is_no_damaged_one(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}\n")
     with pytest.raises(StoreError, match=r"kept no row, so that there is nothing to verify. Why: seedbed show .* dropped."):

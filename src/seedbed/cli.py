@@ -71,8 +71,9 @@ def init(
 @app.command()
 def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer copies it)
     """Name every problem of a recipe and its data at once."""
+    from seedbed.copies import repeated
     from seedbed.data import load_sample
-    from seedbed.gain import MIN_TEST, more_test, repeated, uneven
+    from seedbed.gain import MIN_TEST, more_test, uneven
     from seedbed.weights import absent
 
     loaded = _load(recipe, sets)
@@ -85,8 +86,7 @@ def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer cop
     if loaded.task.target and (advice := more_test(sample, loaded.sample)):
         print(f"note: the gain will not be measured: {advice}")
     print("".join(f"note: {why}.\n" for why in (uneven(sample), repeated(sample)) if why), end="")
-    few = min(len(sample.fit), len(sample.dev) + len(sample.test))
-    if few < MIN_TEST and any(m.kind == "mauve" for m in loaded.metrics):
+    if (few := min(len(sample.fit), len(sample.dev) + len(sample.test))) < MIN_TEST and any(m.kind == "mauve" for m in loaded.metrics):
         print(f"note: MAUVE will not be measured: it needs {MIN_TEST} rows of fit, of dev + test together and kept; the fewest here are {few}.")
 
 

@@ -283,6 +283,8 @@ class _Table:
         line |= self._measures(mine, n)
         if mine and arm.recipe.metrics and not line["measures"]:
             reasons.append(f"measures missing: {self.clock}")
+        if leaked := (line["measures"].get("pii_leak_rate") or {}).get("value"):
+            reasons.append(f"personal data of real rows in {100 * leaked:.1f} % of its rows: as a run they would fail its gate")
         if not mine or reason:
             return line | {"note": "; ".join(filter(None, [reason if mine else "", *reasons]))}
         equal = {cell.seed: self._learned(cell, n) for cell in mine}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from seedbed.text import SPLITS, Split, jaccard, normalise, shingles, word_runs
+from seedbed.types import Example, Sample
 
 NEAR = 0.8
 """Jaccard similarity of shingles from which a text is nearly a real one."""
+LOOKED_AT, LOOKED_AMONG = 500, 2000
+"""Test rows that `repeated` looks at, and rows learned from that it looks for them among, at most: each pair of texts from one mould is compared."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,14 @@ class Copies:
 
     def near(self, text: str) -> list[Copied]:
         """The real rows that it is nearly equal to, or equal, the gravest split first."""
+        return list(self.nearly(text))
+
+    def nearly(self, text: str) -> Iterator[Copied]:
+        """Those of `near`, each when it is come to."""
         own = shingles(text)
-        found = []
         for index in sorted({i for shingle in self._rarest(own) for i in self.holders.get(shingle, ())}):
             if (similarity := jaccard(own, self.sets[index])) >= self.threshold:
-                found.append(Copied(*self.whole[self.texts[index]], self.texts[index], similarity))
-        return found
+                yield Copied(*self.whole[self.texts[index]], self.texts[index], similarity)
 
     def shared(self, text: str) -> list[Split]:
         """The splits that it shares a long run of words with, the gravest first."""
@@ -70,3 +76,32 @@ class Copies:
         # 1e-9: 0.7 * 10 must not count as above 7.
         count = len(shingled) - math.ceil(self.threshold * len(shingled) - 1e-9) + 1
         return sorted(shingled, key=lambda s: (self.common[s], s))[:count] if shingled else []
+
+
+def repeated(sample: Sample) -> str:
+    """How many test rows ask nearly what a row asks that is learned from, in each of the task's inputs, and what that does; "" where none does."""
+    task, found, looked = sample.task, list[tuple[str, str]](), 0
+    for part in sample.folds or (sample,):
+        learned, tests = _some((*part.dev, *part.fit), LOOKED_AMONG), _some(part.test, LOOKED_AT)
+        by_id, known = {e.id: e for e in learned}, Copies([("fit", e.id, task.input_text(e)) for e in learned], NEAR)
+        looked += len(tests)
+        for e in tests:
+            near = (by_id[copied.real] for copied in known.nearly(task.input_text(e)))
+            same = (other.id for other in near if all(_alike(str(e.fields[c]), str(other.fields[c])) for c in task.inputs))
+            found += [(e.id, name) for name in islice(same, 1)]
+    if not found:
+        return ""
+    some = f" that were looked at, of {len(sample.tested):,}," if looked < len(sample.tested) else ""
+    return (
+        f"{len(found)} of {looked} test rows{some} nearly repeat a row that is learned from, such as {found[0][0]!r} and {found[0][1]!r}: "
+        "answers to them may be known by heart, so that scores and copies of real rows read high. Leave one of each two out"
+    )
+
+
+def _some(rows: Sequence[Example], most: int) -> Sequence[Example]:
+    """Every k-th, so that no more than so many are left."""
+    return rows[:: max(1, -(-len(rows) // most))]
+
+
+def _alike(a: str, b: str) -> bool:
+    return normalise(a) == normalise(b) or jaccard(shingles(a), shingles(b)) >= NEAR

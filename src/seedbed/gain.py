@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from seedbed.copies import NEAR, Copies
 from seedbed.data import SampleSpec, together
 from seedbed.scores import bleu_of, bleu_statistics, exact_match, pass_at_1
 from seedbed.stats import DRAWS, Difference, Scorer, equal_draw, paired_difference
 from seedbed.store import Mapped
 from seedbed.task import Task
-from seedbed.text import body, real_texts
 from seedbed.types import Candidate, Example, Sample, Student, seed_for
 
 Unit = Callable[[str, Callable[[], Any]], Any]
@@ -90,9 +88,9 @@ class Gain:
             return f"real + synthetic beats real by {d.mean:.1f} points (95 % interval {d.low:.1f} to {d.high:.1f})"
         if d.high < 0:
             return f"real + synthetic is worse than real by {-d.mean:.1f} points (95 % interval {-d.high:.1f} to {-d.low:.1f})"
-        seen = f"{d.mean:.1f} points, 95 % interval {d.low:.1f} to {d.high:.1f}"
-        least, real = self.smallest_detectable or 0.0, self.arms["real"].mean or 0.0
-        ceiling = f", more than the {100 - real:.1f} that real rows alone leave" if least > 100 - real else ""
+        seen = f"{d.mean:z.1f} points, 95 % interval {d.low:z.1f} to {d.high:z.1f}"
+        least, left = self.smallest_detectable or 0.0, max(0.0, 100 - (self.arms["real"].mean or 0.0))
+        ceiling = f", more than the {left:.1f} that real rows alone leave" if round(least, 1) > round(left, 1) else ""
         return f"no gain could be shown ({seen}); the smallest this test could show is {least:.1f} points{ceiling}"
 
 
@@ -212,21 +210,6 @@ def uneven(sample: Sample) -> str:
         f"folds are uneven: {len(least.test)} of {len(sample.tested)} test rows are in one of {len(sample.folds)}, for rows with equal "
         f"{together(sample.task)} stay together. Students and rows of that fold know {least.n} real rows, not {most}, and students of every fold "
         "learn from as few: the gain is not the dataset's. Divide these rows, leave most of them out, or give a test of its own in place of folds"
-    )
-
-
-def repeated(sample: Sample) -> str:
-    """How many test rows nearly repeat a row that is learned from, and what that does; "" where none does."""
-    found = []
-    for part in sample.folds or (sample,):
-        rows = [(split, name, text) for split, name, text in real_texts(part) if split in ("fit", "dev")]
-        known = Copies(rows, NEAR)
-        found += [(e.id, near[0].real) for e in part.test if (near := known.near(body(sample.task, e.fields)))]
-    if not found:
-        return ""
-    return (
-        f"{len(found)} of {len(sample.tested)} test rows nearly repeat a row that is learned from, such as {found[0][0]!r} and {found[0][1]!r}: "
-        "answers to them may be known by heart, so that scores and copies of real rows read high. Leave one of each two out"
     )
 
 

@@ -96,10 +96,11 @@ DEFAULTS: dict[str, Any] = {
     "generator": {"kind": "soft"},
     "annotator": [],
     "filter": [{"kind": "form"}, {"kind": "dedup"}, {"kind": "overlap"}],
-    "metric": [{"kind": "mauve"}, {"kind": "diversity"}, {"kind": "coverage"}, {"kind": "memorisation"}],
+    "metric": [{"kind": "mauve"}, {"kind": "diversity"}, {"kind": "coverage"}, {"kind": "memorisation"}, {"kind": "pii"}],
     "student": {"kind": "linear"},
 }
 """The parts of a run that a recipe does not name. Metrics that gates read are added to any."""
+AUDITED = ("pii", "membership")  # metrics that a gate reads one of: the first in every run, both in a sensitive one
 SECTIONS = (
     "name", "seed", "sensitive", "sample", "task", "model", "engine", "generator", "generate", "annotate", "annotator", "filter", "metric",
     "student", "gain", "evaluate", "arm", "where",
@@ -183,12 +184,13 @@ def _audits(values: Mapping[str, Any], sensitive: bool, problems: list[str]) -> 
     """The metrics with those that gates read: personal data always, membership of a sensitive recipe; bias has groups that only the user can name."""
     given = values.get("metric", DEFAULTS["metric"])
     kinds = [m.get("kind") for m in given if isinstance(m, dict)] if isinstance(given, list) else []
+    problems += [f"[[metric]] kind = {kind!r} is there more than once; a gate reads one." for kind in AUDITED if kinds.count(kind) > 1]
     if sensitive and "bias" not in kinds:
         problems.append(
             'sensitive = true looks for bias, and only you know between whom. Write [[metric]] kind = "bias", groups = {women = ["she", "her"], '
             'men = ["he", "him"]} (the words of yours) or column = "...". Naming one metric replaces the default ones.'
         )
-    return given + [{"kind": kind} for kind in ("pii", "membership")[: 1 + sensitive] if kind not in kinds] if isinstance(given, list) else given
+    return given + [{"kind": kind} for kind in AUDITED[: 1 + sensitive] if kind not in kinds] if isinstance(given, list) else given
 
 
 def _arms(values: Mapping[str, Any], base: Path, problems: list[str]) -> tuple[tuple[str, Recipe], ...]:

@@ -144,8 +144,8 @@ def claim(store: Store, recipe: Recipe, replace: bool) -> None:
     path, text = store.path("recipe.toml"), recipe.to_toml()
     if path.exists() and path.read_text(encoding="utf-8") != text and not replace:
         raise StoreError(
-            f"{store.root} holds the results of another recipe. Give --replace to make them anew (finished steps that still fit are kept), "
-            "or another name or --out."
+            f"{store.root} holds the results of another recipe, or of an earlier version that read this one otherwise. Give --replace to make them "
+            "anew (finished steps that still fit are kept), or another name or --out."
         )
     if path.exists() and path.read_text(encoding="utf-8") != text:
         for name in ("scores.json", "manifest.json", "report.html"):

@@ -202,6 +202,8 @@ class _Run:
         """Gates that do not follow from the measures."""
         scores = read_json(self.root / "scores.json")
         again = gates(scores["measures"], self.raw["sensitive"])
+        if not again and not scores.get("gates"):
+            raise _NotChecked("no audit was measured, as earlier versions did not: no gate says whether the rows may be used. Run the recipe again")
         return None if scores.get("gates", []) == again else f"scores.json: gates do not follow from the measures, which give {again}"
 
     def _sample(self, path: Path | None) -> tuple[Recipe, Sample]:
@@ -212,6 +214,8 @@ class _Run:
         if self.raw["generate"].get("auto") or "cut" in self.manifest:
             raise _NotChecked("the run ended at a limit or by itself, so that its recipe does not say how many rows it has")
         found = recipes.build(self.raw, path.resolve().parent)
+        kinds = [m["kind"] for m in self.raw.get("metric", ())]  # without an audit that is added now, and was not when the run was made
+        found = replace(found, metrics=tuple(m for m in found.metrics if m.kind in kinds))
         return found, load_sample(found.sample, found.task, found.seed, found.base)
 
     def names(self, path: Path | None) -> str | None:

@@ -141,8 +141,9 @@ def quick_dtype(device: str | None = None) -> torch.dtype:
 
 
 def load(name: str, dtype: torch.dtype = torch.float32, device: str | None = None) -> LM:
-    """Loads a model once a process. Raises ModelError when it cannot be found or is no causal LM of transformers."""
-    return _load(name, dtype, device or usual_device())
+    """Loads a model once a process, and again where its folder's weights were changed. Raises ModelError when it cannot be found or is no causal
+    LM of transformers."""
+    return _load(name, dtype, device or usual_device(), _stamp(Path(locate(name))))
 
 
 def usual_device() -> str:
@@ -150,8 +151,13 @@ def usual_device() -> str:
 
 
 @cache
-def _load(name: str, dtype: torch.dtype, device: str) -> LM:
+def _load(name: str, dtype: torch.dtype, device: str, stamp: tuple[Any, ...]) -> LM:
     return fresh(name, dtype, device)
+
+
+def _stamp(folder: Path) -> tuple[Any, ...]:
+    """Name, size and time of change of its weight files; nothing of a hub name, whose files stay as they are."""
+    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.safetensors")))
 
 
 @contextmanager

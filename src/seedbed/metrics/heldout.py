@@ -60,7 +60,7 @@ class Heldout:
                 )
             ]
         drawn = {side: tuple(equal_draw(texts[side], n, seed_for(seed, "heldout", side))) for side in ("kept", "fit")}
-        losses = {side: _losses(self, drawn[side], tuple(real), seed_for(seed, "heldout", "tune")) for side in drawn}
+        losses = {side: _losses(self, lm.hash, drawn[side], tuple(real), seed_for(seed, "heldout", "tune")) for side in drawn}
         tokens = np.array([len(t.target) for t in real])
         picks = np.random.default_rng(seed_for(seed, "heldout", "bootstrap")).integers(len(real), size=(DRAWS, len(real)))
         low, high = percentile_interval(losses["kept"][picks].sum(1) / tokens[picks].sum(1))
@@ -76,8 +76,9 @@ class Heldout:
 
 
 @lru_cache(maxsize=32)
-def _losses(how: Heldout, texts: tuple[Text, ...], real: tuple[Text, ...], seed: int) -> np.ndarray:
-    """float64 (rows,): nats of each real text. Kept for the arms of a comparison, which all stand beside the same fit rows."""
+def _losses(how: Heldout, weights: str, texts: tuple[Text, ...], real: tuple[Text, ...], seed: int) -> np.ndarray:
+    """float64 (rows,): nats of each real text. Kept for the arms of a comparison, which all stand beside the same fit rows. weights: the
+    hash of the model's, for one whose folder has changed is another."""
     import torch
 
     from seedbed.lm.batches import passes

@@ -47,9 +47,9 @@ def _diversity(known: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _alarms(known: Mapping[str, Mapping[str, Any]]) -> str:
     """How many of the exact tests tell the kept rows from real ones; "" where none was made."""
-    tested = [m["p"] for m in known.values() if m.get("p") is not None]
-    alarms = sum(p <= ALARM for p in tested)
-    if not tested:
+    tested = {name: m["p"] for name, m in known.items() if m.get("p") is not None}
+    alarms = sum(p <= ALARM for p in tested.values())
+    if tested.keys() <= {"pii_rate"}:  # alone it tells nothing of likeness
         return ""
     return (
         f"unlike real text by {alarms} of {len(tested)} tests (p <= {ALARM})" if alarms else f"none of {len(tested)} tests tells them from real text"
