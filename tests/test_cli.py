@@ -152,6 +152,7 @@ def test_list_explain_env() -> None:
         ("question,answer", ["one and two?,#### 3", "four?,#### 4"], "math", ["question"], "answer"),
         ("source,target", ["one two,eins zwei", "three,drei", "four,vier"], "text2text", ["source"], "target"),
         ("text", ["one two", "three"], "plain", ["text"], None),
+        ("ticket_no,body,team,vip", ["T-1,a b,x,y", "T-2,c d,x,n", "T-3,e,z,n", "T-4,f,z,y"], "classification", ["body", "vip"], "team"),
     ],
 )
 def test_init_guesses_and_its_recipe_is_good(tmp_path: Path, header: str, rows: list[str], kind: str, inputs: list[str], target: str | None) -> None:
@@ -162,6 +163,14 @@ def test_init_guesses_and_its_recipe_is_good(tmp_path: Path, header: str, rows: 
     assert (task["kind"], task["inputs"], task.get("target")) == (kind, inputs, target)
     (tmp_path / "mine.toml").write_text(text)
     assert recipe.load(tmp_path / "mine.toml").name == "mine"
+
+
+def test_init_says_what_it_left_out_and_what_else_might_be_the_label(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("ticket_no,body,team,vip\nT-1,a b,x,y\nT-2,c d,x,n\nT-3,e,z,n\nT-4,f,z,y\n")
+    said = [line for line in recipe_for(file).splitlines() if line.startswith(("# left out", "# vip", "# body"))]
+    assert said == ["# left out: ticket_no", "# vip has 2 values: --target vip would predict it"]
+    assert "# left out" not in recipe_for(file, None, ["body"], "team")
 
 
 def test_init_takes_any_name_and_columns_that_the_first_row_lacks(tmp_path: Path) -> None:

@@ -188,9 +188,9 @@ def test_another_recipe_is_refused_unless_replaced(toy_run: Path, tmp_path: Path
 def test_a_run_that_keeps_no_row_fails(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="no row was kept of 20"):
         run(recipes.build(TOY | {"generate": {"count": 20, "max_tokens": 2}}, ROOT), tmp_path)
-    counts = json.loads((tmp_path / "tiny/scores.json").read_text())["counts"]
-    assert counts["kept"] == 0
-    assert sum(counts["dropped"].values()) == 20
+    scores = json.loads((tmp_path / "tiny/scores.json").read_text())
+    assert scores["counts"]["kept"] == 0 and scores["verdict"].startswith("no row was kept of 20")
+    assert sum(scores["counts"]["dropped"].values()) == 20
 
 
 def test_names_follow_what_a_step_depends_on() -> None:

@@ -72,7 +72,7 @@ def init(
 def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer copies it)
     """Name every problem of a recipe and its data at once."""
     from seedbed.copies import repeated
-    from seedbed.data import load_sample
+    from seedbed.data import in_words, load_sample
     from seedbed.gain import MIN_TEST, more_test, uneven
     from seedbed.weights import absent
 
@@ -81,7 +81,7 @@ def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer cop
         sample = load_sample(loaded.sample, loaded.task, loaded.seed, loaded.base)
     except DataError as error:
         raise RecipeError([str(error)]) from error
-    print(f"{recipe}: good. fit {len(sample.fit)}, dev {len(sample.dev)}, test {len(sample.tested)} rows; {len(sample.task.labels)} labels.")
+    print(f"{recipe}: good. {in_words(sample)}; {len(sample.task.labels)} labels.")
     print("".join(f"note: {line} Without it the recipe can be priced, not run.\n" for line in absent(loaded)), end="")
     if loaded.task.target and (advice := more_test(sample, loaded.sample)):
         print(f"note: the gain will not be measured: {advice}")

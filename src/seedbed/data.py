@@ -378,3 +378,9 @@ def _quotas(counts: Mapping[str, int], want: int, least: int, most: Mapping[str,
         for label in sorted((c for c in counts if got[c] > least), key=lambda c: ideal[c] - got[c])[:over]:
             got[label] -= 1
     return got
+
+
+def in_words(sample: Sample) -> str:
+    """Its sizes; with folds the tests' rows are rows of fit and dev, but for those whose label is in no other row."""
+    folds = f" of these, in {len(sample.folds)} folds" * bool(sample.folds)
+    return f"fit {len(sample.fit)}, dev {len(sample.dev)}, test {len(sample.tested)} rows{folds}"

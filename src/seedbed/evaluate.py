@@ -117,8 +117,9 @@ def _steps(store: Store, recipe: Recipe, data: str, replace_old: bool, timer: Ti
     store.step(names["kept"], lambda folder: write_sifted(folder, judged.rows, judged.refused))
     counts = _counts(judged)
     if not judged.rows:
-        results(store, {"measures": [], "gain": None, "counts": counts}, {})
-        raise RunFailed(_no_row(data, judged))
+        why = _no_row(data, judged)
+        results(store, {"measures": [], "gain": None, "counts": counts, "verdict": why}, {})
+        raise RunFailed(why)
     grown = Grown(recipe, names, None, judged.rows, judged.refused, {}, [], {})
     scored = timer.time("scores", lambda: store.step(names["scores"], lambda folder: score(folder, grown, sample, counts)))
     manifest = manifest_of(grown, sample, timer, counts) | {"data": _origin(data, judged, how)}

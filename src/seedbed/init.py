@@ -14,7 +14,23 @@ from seedbed.parts import toml_lines, toml_string
 from seedbed.readers import Table, read
 from seedbed.task import Kind, Task
 
-TARGETS = ("label", "target", "queue", "class", "category", "intent", "answer", "output", "response", "summary", "code", "text")
+TARGETS = (
+    "label",
+    "target",
+    "queue",
+    "class",
+    "category",
+    "intent",
+    "topic",
+    "team",
+    "sentiment",
+    "answer",
+    "output",
+    "response",
+    "summary",
+    "code",
+    "text",
+)
 """Usual names of target columns, most telling first."""
 SKIPPED = ("id", "idx", "index", "split")
 MOST_LABELS = 200
@@ -29,7 +45,7 @@ path = {path}
 dev_share = 0.2              # of what is not test: choices are made on it, such as when a fit ends
 {test}
 
-[task]
+[task]                       # guessed where you did not say: --task, --inputs, --target
 {task}
 
 [model]
@@ -116,6 +132,7 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
     tokens = int(1.6 * words[int(0.95 * (len(words) - 1))] * len(task.columns)) + 16
     max_tokens = min(400, max(48, tokens // 16 * 16 + 16))
     lines = toml_lines({"kind": task.kind, "inputs": task.inputs} | ({"target": task.target} if task.target else {}))
+    lines += _otherwise(table, task, given=bool(inputs or target))
     name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-")[:80] or "run"
     return RECIPE.format(
         file=f"{name}.toml", name=toml_string(name), path=toml_string(str(file)), task="\n".join(lines), test=_test(task, len(table.rows)),
@@ -123,6 +140,18 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
         annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
         max_tokens=f"max_tokens = {max_tokens}", cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
+
+
+def _otherwise(table: Table, task: Task, given: bool) -> list[str]:
+    """Comments on what was guessed: columns left out, and inputs that could be the label as well."""
+    left, values = [c for c in table.columns if c not in task.columns and c not in CHATS], _values(table.rows, task.inputs)
+    found = [f"# left out: {', '.join(left)}"] if left and not given else []
+    labels = [c for c in task.inputs if len(values[c]) <= min(MOST_LABELS, len(table.rows) // 2)] if task.has_labels and not given else []
+    return found + [f"# {c} has {len(values[c])} values: --target {c} would predict it" for c in labels]
+
+
+def _values(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, set[str]]:
+    return {c: {str(r.get(c)) for r in rows} for c in columns}
 
 
 def _test(task: Task, rows: int) -> str:
@@ -148,6 +177,7 @@ def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = 
     if problems:
         raise RecipeError(problems)
     free = [c for c in columns if c.lower() not in SKIPPED and c not in CHATS]
+    free = [c for c in free if not _numbers(rows, c)] or free
     if kind != "plain":
         target = target or _guess_target(rows, free)
     names = list(inputs) if inputs else [c for c in free if c != target]
@@ -162,13 +192,19 @@ def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = 
         raise RecipeError([f"{file}: {error} Name the columns with --inputs and --target."]) from error
 
 
+def _numbers(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Whether the column only tells rows apart: each value is another, and a number or a word with a digit in it."""
+    values = [str(r.get(column)) for r in rows]
+    return len(set(values)) == len(values) > 1 and all(re.fullmatch(r"\S*\d\S*", v) for v in values)
+
+
 def _guess_target(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str | None:
     """A column with a target's name; else the one with the fewest values, when they repeat; else none."""
     lowered = {c.lower(): c for c in columns}
     for name in TARGETS[:-1]:
         if name in lowered and len(columns) > 1:
             return lowered[name]
-    counts = {c: len({str(r.get(c)) for r in rows}) for c in columns}
+    counts = {c: len(found) for c, found in _values(rows, columns).items()}
     best = min(counts, key=lambda c: counts[c]) if len(counts) > 1 else None
     return best if best and counts[best] <= min(MOST_LABELS, len(rows) // 2) else None
 

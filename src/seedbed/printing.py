@@ -28,7 +28,8 @@ def print_scores(scores: dict[str, Any]) -> None:
     for name, arm in ((scores["gain"] or {}).get("arms") or {}).items():
         if arm["mean"] is not None:
             table.add_row(f"{scores['gain']['metric']} {name}", number(arm["mean"]), _interval(arm), "", "", str(arm["n_train"]))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     alarms = [m["name"] for m in scores["measures"] if m.get("p") is not None and m["p"] <= ALARM]
     if alarms:
         console.print(f"unlike real rows (p <= {ALARM}): {', '.join(alarms)}", highlight=False)
@@ -37,7 +38,7 @@ def print_scores(scores: dict[str, Any]) -> None:
             console.print(f"  {m['name']}: {' '.join(filter(None, (row['id'], row['what'], row['split'], row['real'])))}", highlight=False)
     for note, names in unmeasured.items():
         console.print(f"not measured: {', '.join(names)}: {note}", highlight=False)
-    if "verdict" in scores:  # a run without a row has none
+    if "verdict" in scores:  # runs of earlier versions have none
         print(f"\n{scores['verdict']}")
 
 

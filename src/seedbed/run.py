@@ -91,8 +91,9 @@ def _steps(store: Store, recipe: Recipe, sample: Sample, timer: Timer, replace: 
     grown, volume = grow_as_asked(store, recipe, sample, limits, timer, on)
     counts = _counts(grown, sample) | ({"auto": volume} if volume else {})
     if not grown.kept:
-        results(store, {"measures": [], "gain": None, "counts": counts} | grown.cut, {})
-        raise RunFailed(_no_row(store, grown, counts))
+        why = _no_row(store, grown, counts)
+        results(store, {"measures": [], "gain": None, "counts": counts, "verdict": why} | grown.cut, {})
+        raise RunFailed(why)
     grown, folds = grow_folds(store, grown, recipe, sample, limits, deadline, timer, on)
     counts |= {"folds": [{"test": len(s.test), "kept": len(f.kept)} for s, f in zip(sample.folds, folds, strict=False)]} if folds else {}
     scored = timer.time("scores", lambda: store.step(grown.names["scores"], lambda out: score(out, grown, sample, counts, folds)))
