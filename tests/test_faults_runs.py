@@ -22,6 +22,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("fault", "times"), [("damaged", 3), ("disk_full", 1), ("clock", 1), ("twice", 1)])
 def test_the_final_rows_are_the_same(fault: str, times: int, whole: dict[str, bytes], tmp_path: Path) -> None:
+    if fault == "clock" and not faults_runs.FAKETIME.exists():
+        pytest.skip("no clock can be set back: libfaketime is not installed (Debian: libfaketime)")
     found: Counter[str] = getattr(faults_runs, fault)(tmp_path / fault, whole, times)
     assert found.pop("others") == 0 and found.total() == times
 
