@@ -150,6 +150,7 @@ def test_list_explain_env() -> None:
         ("premise,hypothesis,label", ["a b,c,yes", "d,e,no", "f,g,yes", "h,i,no"], "pair", ["premise", "hypothesis"], "label"),
         ("passage,question,label", ["a b,c,yes", "d,e,no", "f,g,yes", "h,i,no"], "qa", ["passage", "question"], "label"),
         ("question,answer", ["one and two?,#### 3", "four?,#### 4"], "math", ["question"], "answer"),
+        ("question,answer", ["one and two?,3", "two and two?,4", "one and four?,5", "two and four?,6"], "text2text", ["question"], "answer"),
         ("source,target", ["one two,eins zwei", "three,drei", "four,vier"], "text2text", ["source"], "target"),
         ("text", ["one two", "three"], "plain", ["text"], None),
         ("ticket_no,body,team,vip", ["T-1,a b,x,y", "T-2,c d,x,n", "T-3,e,z,n", "T-4,f,z,y"], "classification", ["body", "vip"], "team"),

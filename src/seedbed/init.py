@@ -177,7 +177,7 @@ def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = 
     if problems:
         raise RecipeError(problems)
     free = [c for c in columns if c.lower() not in SKIPPED and c not in CHATS]
-    free = [c for c in free if not _numbers(rows, c)] or free
+    free = [c for c in free if c.lower() in TARGETS or not _numbers(rows, c)] or free  # answers may be numbers
     if kind != "plain":
         target = target or _guess_target(rows, free)
     names = list(inputs) if inputs else [c for c in free if c != target]
