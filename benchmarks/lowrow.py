@@ -23,7 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from common import asked, write_page
+from common import asked as command
+from common import write_page
 from sets import each_once, rows_of, written
 
 from seedbed.compare import Compared, compare
@@ -54,13 +55,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "amortised sample": {**SOFT, "prompt": "amortised"},
     "amortised cover": {**SOFT, "prompt": "amortised", "cover": True},
     "amortised select": {**SOFT, "prompt": "amortised"},
+    "amortised-lora": {**SOFT, "prompt": "amortised-lora"},
     "mc": {**SOFT, "prompt": "mc"},
     "nsp": {**SOFT, "prompt": "nsp"},
     "finetune": {"kind": "finetune", "epochs": 10},
     "few-shot": {"kind": "hard", "shots": 3},
     "mp": {**SOFT, "prompt": "mp"},
 }
-REQUIRED = ("amortised density", "amortised sample", "mc", "nsp", "finetune", "few-shot")
+REQUIRED = ("amortised density", "amortised sample", "amortised-lora", "mc", "nsp", "finetune", "few-shot")
 
 
 def prepared(data: Path, work: Path, task: str) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def losses(made: Recipe, seeds: int, found: Compared) -> dict[str, list[float]]:
 def _loss(recipe: Recipe, sample: Sample, folder: Path) -> float:
     import torch
 
-    from seedbed.generators import soft
+    from seedbed.generators.steered import asked
     from seedbed.lm.decode import load_soft
     from seedbed.lm.embed import embed
     from seedbed.lm.finetune import merged
@@ -129,14 +131,15 @@ def _loss(recipe: Recipe, sample: Sample, folder: Path) -> float:
     from seedbed.lm.train import encode, mean_nll
 
     rows, task = random.Random(0).sample(sorted(sample.more, key=lambda e: e.id), HELD_OUT), sample.task
+    adapter = folder / "adapter"
+    lm = merged(recipe.model.name, adapter, torch.float32, "cpu") if adapter.is_dir() else load(recipe.model.name)
+    texts = [encode(lm, asked(task, e.fields)) for e in rows]
     if recipe.generator.kind == "finetune":
-        tuned = merged(recipe.model.name, folder / "adapter", torch.float32, "cpu")
-        return mean_nll(tuned, None, None, [encode(tuned, soft.asked(task, e.fields)) for e in rows])
-    lm = load(recipe.model.name)
+        return mean_nll(lm, None, None, texts)
     form = json.loads((folder / "prompt.json").read_text())["form"]
-    shown = [task.body(e.fields) if form == "amortised" else task.render(e.fields) for e in rows]
+    shown = [task.body(e.fields) if form.startswith("amortised") else task.render(e.fields) for e in rows]
     net = load_soft(folder, lm.hash, lm.device).net
-    return mean_nll(lm, net, torch.from_numpy(embed(shown)), [encode(lm, soft.asked(task, e.fields)) for e in rows])
+    return mean_nll(lm, net, torch.from_numpy(embed(shown)), texts)
 
 
 def _way(arm: str) -> str:
@@ -148,10 +151,10 @@ def page(parts: dict[tuple[str, int], tuple[Compared, dict[str, list[float]]]], 
     lines = [
         f"# From very few rows, {datetime.now(UTC):%Y-%m-%d}",
         "",
-        f"Command: `{asked()}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}, shared with other work. Teacher: seedling.",
-        "n counts fit and dev (a quarter). loss: nats a token of 200 unused real rows, mean over seeds (each); mc, mp, amortised: given each row's",
-        "own embedding, so only these three compare with one another in it. Gain: accuracy of real + synthetic less real only, points, with its 95 %",
-        "interval over test rows and seeds, at equal kept rows (beside it: of all that each way kept). words: TF-IDF + logistic regression;",
+        f"Command: `{command()}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}, shared with other work. Teacher: seedling.",
+        "n counts fit and dev (a quarter). loss: nats a token of 200 unused real rows, mean over seeds (each); mc, mp and both amortised: given",
+        "each row's own embedding, so only these compare with one another in it. Gain: accuracy of real + synthetic less real only, points, with its 95",
+        "% interval over test rows and seeds, at equal kept rows (beside it: of all that each way kept). words: TF-IDF + logistic regression;",
         "minilm: frozen MiniLM + logistic regression. Labels: a MiniLM classifier of the n rows names them in every arm, and students learn its",
         "distribution. behind: points of accuracy that the best way of the student is ahead, in pairs on the same test rows and seeds; their 95 %",
         "intervals hold for all pairs of ways together.",
@@ -234,7 +237,7 @@ def curves(parts: dict[tuple[str, int], tuple[Compared, dict[str, list[float]]]]
                     value = sum(v) / len(v) if name == "loss" and (v := loss.get(way)) else rows[0]["gain"] if name == "gain" and rows else None
                     points += [(n, value)] if t == task and value is not None else []
                 points.sort()
-                panel.plot(*zip(*points, strict=True), marker="osv^DPX"[i], label=way) if points else None
+                panel.plot(*zip(*points, strict=True), marker="osv^DPX*<>"[i], label=way) if points else None
             panel.set_title(task)
             panel.set_xscale("log")
             panel.set_xlabel("real rows (fit + dev)")

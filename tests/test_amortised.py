@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from stops import stopped_after
 
+from seedbed.engines.local import Local
 from seedbed.errors import DataError, ModelError
 from seedbed.generators.soft import Soft, decoder_place
-from seedbed.lm.adapt import LEVELS, Adapted
+from seedbed.generators.steered import asked
+from seedbed.lm import loop, train
+from seedbed.lm.adapt import LEVELS, Adapted, Rows, adapt_with_lora
+from seedbed.lm.decode import load_soft
 from seedbed.lm.decoder import load_decoder, shortened
 from seedbed.lm.embed import MINILM_SHA256, embed
-from seedbed.lm.load import load
+from seedbed.lm.finetune import Tuning, own
+from seedbed.lm.load import fresh, load
 from seedbed.lm.passages import passages
 from seedbed.lm.pretrain import Pretraining, pretrain
 from seedbed.lm.reconstruction import greedy
 from seedbed.task import Task
 from seedbed.testing import check_generator, tiny_sample
-from seedbed.types import Completion, Example, Sample
+from seedbed.types import Completion, Example, Prompt, Sample, SoftRef
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = ROOT / "tests/data/public-domain.txt"
@@ -150,8 +156,9 @@ def test_a_label_that_stands_last_is_given_first(made: Path, tmp_path: Path) -> 
     assert prompt is not None and "Premise: " in prompt.text and "Label: " in prompt.text and prompt.text.endswith("\nHypothesis:")
 
 
-def test_conformance(made: Path) -> None:
-    check_generator(Soft(prompt="amortised", decoder=str(made), tokens=4, epochs=1))
+@pytest.mark.parametrize("form", ["amortised", "amortised-lora"])
+def test_conformance(made: Path, form: Any) -> None:
+    check_generator(Soft(prompt=form, decoder=str(made), tokens=4, epochs=1))
 
 
 def test_auto_tries_it_where_a_decoder_is_at_hand(made: Path, tmp_path: Path) -> None:
@@ -162,6 +169,55 @@ def test_auto_tries_it_where_a_decoder_is_at_hand(made: Path, tmp_path: Path) ->
     assert Soft()._forms(str(bare)) == Soft(tokens=2)._forms("seedling") == ("nsp", "mp", "mc")
     with pytest.raises(ModelError, match=r"pretrain-prompt --model .*model --corpus TEXT"):
         Soft(prompt="amortised")._forms(str(bare))
+    with pytest.raises(ModelError, match="amortised-lora"):
+        Soft(prompt="amortised-lora")._forms(str(bare))
+
+
+def test_with_lora_a_fit_is_stopped_and_goes_on_to_the_same_bytes_and_the_engine_reads_what_was_fitted(made: Path, tmp_path: Path) -> None:
+    soft = Soft(prompt="amortised-lora", decoder=str(made), tokens=4, epochs=12, batch=16)
+    sample, before = tiny_sample(), load("seedling").hash
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    soft.fit(sample, "seedling", 0, whole)
+    for _ in range(2):
+        with stopped_after(loop, "_save"):
+            soft.fit(sample, "seedling", 0, stopped)
+    soft.fit(sample, "seedling", 0, stopped)
+    files = [{str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()} for folder in (whole, stopped)]
+    assert files[0] == files[1] and "adapter/adapter_model.safetensors" in files[0]
+    form = json.loads((whole / "training.json").read_text())["forms"]
+    assert form["amortised-lora"]["dev"] < form["none"]["dev"] and fresh("seedling", torch.float32, "cpu").hash == before
+    teacher = soft.load(whole, sample.task, "seedling")
+    session, total, tokens = Local().open(teacher.model), 0.0, 0
+    vectors = load_soft(whole, before, torch.device("cpu"))
+    for e in sample.dev:  # the teacher knows fit rows alone: dev rows' contexts stand in for theirs
+        asking, answer = asked(sample.task, e.fields)
+        z = torch.from_numpy(embed([sample.task.body(e.fields)]))
+        session = replace(session, soft=replace(vectors, contexts=z, place={"dev": 0}, labels=("",)))
+        [(value, count)] = session.score(Prompt(asking, 0, SoftRef(("dev",), (1.0,)), str(whole / "adapter")), [answer], ended=True)
+        total, tokens = total - value, tokens + count
+    assert total / tokens == pytest.approx(form["amortised-lora"]["dev"], abs=2e-2)  # the fit may have read it in 16 bits
+    row = next(iter(teacher.rows(sample, 1, 0)))
+    prompt = teacher.prompt(row)
+    assert prompt is not None and prompt.adapter == str(whole / "adapter") and row.given["label"] in prompt.text
+
+
+def test_lora_that_has_not_learned_is_the_decoder(made: Path) -> None:
+    lm = own("seedling", "lora")
+    decoder = load_decoder(made, lm, "minilm", MINILM_SHA256, 4)
+    texts = [train.encode(lm, ("", " A text of some words.")), train.encode(lm, ("", " Another."))]
+    rows = Rows(texts, torch.randn(2, 384))
+    before = train.mean_nll(lm, decoder, rows.z, texts)
+    how = train.Fitting(epochs=1, patience=1, batch=2, prompt_lr=0.0, network_lr=0.0, weight_decay=0.0)
+    net, tuned = adapt_with_lora(lm, decoder, rows, rows, how, Tuning(1, 1, 2, lr=0.0), 0, None)
+    assert [train.mean_nll(tuned.lm, net, rows.z, texts), tuned.log[-1]["dev"]] == pytest.approx([before] * 2, rel=1e-5)
+    how = replace(how, epochs=3, prompt_lr=0.1, network_lr=0.01)
+    net, tuned = adapt_with_lora(own("seedling", "lora"), decoder, rows, rows, how, Tuning(3, 3, 2, warmup=0, lr=0.002), 0, None)
+    after = train.mean_nll(tuned.lm, net, rows.z, texts)
+    assert after < before and after == pytest.approx(min(entry["dev"] for entry in tuned.log), rel=1e-5)
+    assert train.mean_nll(tuned.lm, decoder, rows.z, texts) < before, "the adapter has learned"
+    assert train.mean_nll(lm, net, rows.z, texts) < before, "and so has the prompt"
 
 
 def test_the_shipped_decoder_writes_what_it_is_told() -> None:

@@ -14,7 +14,8 @@ from test_run import ROOT, _snapshot
 
 from seedbed import recipe as recipes
 from seedbed.errors import RunFailed
-from seedbed.generators.soft import Soft, looks
+from seedbed.generators.soft import Soft
+from seedbed.generators.steered import looks
 from seedbed.limits import Limits
 from seedbed.lm.cover import shares
 from seedbed.run import run

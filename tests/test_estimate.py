@@ -91,6 +91,9 @@ def test_a_shape_is_estimated_and_not_run(tmp_path: Path) -> None:
     slower = estimate(recipes.build(raw | {"where": {"device": "a100"}}, ROOT), tmp_path)
     for step in ("teacher", "candidates"):
         assert slower.steps[step].seconds > found.steps[step].seconds
+    with_lora = estimate(recipes.build(raw | {"generator": {"kind": "soft", "prompt": "amortised-lora"}}, ROOT), tmp_path)
+    frozen = estimate(recipes.build(raw | {"generator": {"kind": "soft", "prompt": "mc"}}, ROOT), tmp_path)
+    assert with_lora.steps["teacher"].disk - frozen.steps["teacher"].disk == 4 * Shape.model_validate(BIG).lora(16), "the adapter is kept too"
     assert slower.money is None
     assert "no price" in slower.money_note
     # 48 rows of at most 24 tokens, one read of all weights for every step of 8 slots: bandwidth alone is a lower bound.

@@ -122,6 +122,11 @@ def test_the_adapter_loads_in_peft_and_gives_our_logits(tmp_path: Path, form: An
 def test_what_cannot_be_exported_is_said(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(ComponentError, match="no soft prompt"):
         export(finished, "peft")
+    (tmp_path / "run/teacher-1").mkdir(parents=True)
+    (tmp_path / "run/manifest.json").write_text('{"steps": {"teacher": "teacher-1"}}')
+    (tmp_path / "run/teacher-1/prompt.json").write_text('{"form": "amortised-lora"}')
+    with pytest.raises(ComponentError, match=r"an adapter of its own .*The adapter is teacher-1/adapter"):
+        export(tmp_path / "run", "peft")
     with pytest.raises(StoreError, match="no dataset"):
         export(tmp_path, "jsonl")
     with pytest.raises(StoreError, match="no fitted teacher"):

@@ -108,6 +108,10 @@ def test_sections_that_must_be_there() -> None:
 def test_an_engine_that_cannot_take_the_prompts_is_refused() -> None:
     with pytest.raises(RecipeError, match="needs an engine that takes soft prompts"):
         recipe.build(GOOD | {"engine": {"kind": "tests/plugins.py:TextOnly"}}, ROOT)
+    served = {"engine": {"kind": "openai", "base_url": "http://localhost:1/v1", "mode": "text"}}
+    recipe.build(GOOD | served | {"generator": {"kind": "soft", "prompt": "amortised"}}, ROOT)
+    with pytest.raises(RecipeError, match="needs an engine that takes adapter prompts"):
+        recipe.build(GOOD | served | {"generator": {"kind": "soft", "prompt": "amortised-lora"}}, ROOT)
 
 
 def test_annotations_that_nobody_writes_or_can_write_are_named() -> None:

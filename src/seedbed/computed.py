@@ -76,7 +76,8 @@ def _learning(shape: Shape, generator: Any, width: int) -> tuple[float, int]:
     """Bytes of the model while it, or what is beside it, learns, and bytes of what is kept of that. width: bytes of a weight."""
     if not hasattr(generator, "method"):
         theta = 4 * getattr(generator, "tokens", 0) * shape.hidden * (getattr(generator, "rank", 1) + 1)
-        return width * shape.parameters, theta
+        lora = 4 * shape.lora(generator.lora_rank) if getattr(generator, "prompt", "") == "amortised-lora" else 0
+        return width * shape.parameters + COPIES * lora, theta + lora
     if generator.method == "full":
         return COPIES * width * shape.parameters, 4 * shape.parameters
     adapter = 4 * shape.lora(generator.rank)

@@ -26,7 +26,8 @@ from seedbed.errors import ModelError
 from seedbed.flops import CHARACTERS_A_TOKEN
 from seedbed.folds import folds_to_grow
 from seedbed.gain import FULL_ROWS, MIN_TEST, MOST_KEPT, measure_gain, training_sets
-from seedbed.generators.soft import DEV_TEXTS, looks
+from seedbed.generators.soft import DEV_TEXTS
+from seedbed.generators.steered import looks
 from seedbed.grow import looks_step, step_names
 from seedbed.limits import Allowance, Deadline
 from seedbed.parts import Component

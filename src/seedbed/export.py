@@ -103,6 +103,12 @@ def _adapter(run: Path, out: Path) -> Path:
     teacher = run / steps["teacher"]
     if not (teacher / "prompt.json").is_file():
         raise ComponentError(f"{run}: its teacher is no soft prompt, so there is no adapter to export. Allowed here: jsonl, messages, alpaca.")
+    facts = read_json(teacher / "prompt.json")
+    if facts["form"] == "amortised-lora":
+        raise ComponentError(
+            f'{run}: its soft prompt stands before a model with an adapter of its own (prompt = "amortised-lora"), and a PEFT folder holds one of '
+            f"the two. The adapter is {steps['teacher']}/adapter in the run; a prompt of a frozen model (amortised, mc, nsp) can be exported."
+        )
     from safetensors.torch import save_file
 
     from seedbed.lm.decode import average_prompt
@@ -112,7 +118,7 @@ def _adapter(run: Path, out: Path) -> Path:
     save_file({"prompt_embeddings": prompt.contiguous()}, out / "adapter_model.safetensors")
     config = {
         "peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "inference_mode": True, "prompt_tuning_init": "RANDOM",
-        "base_model_name_or_path": read_json(teacher / "prompt.json")["model"],
+        "base_model_name_or_path": facts["model"],
         "num_virtual_tokens": prompt.shape[0], "token_dim": prompt.shape[1], "num_transformer_submodules": 1,
     }  # fmt: skip
     write_json(out / "adapter_config.json", config)

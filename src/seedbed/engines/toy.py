@@ -89,15 +89,13 @@ class ToySession:
         return START * self.order + (prompt.text.rsplit(prompt.stop, 1)[-1].lstrip("\n") if prompt.stop else "")
 
     def _chain(self, prompt: Prompt) -> _Chain:
-        if prompt.adapter:
-            key = prompt.adapter
-        elif prompt.soft:
+        if prompt.soft:
             unknown = [s for s in prompt.soft.sources if s not in self._sources]
             if unknown:
                 raise EngineError(f"the soft prompt has no source {unknown[0]!r}. Allowed: ids in its sources.jsonl.")
             key = "\x1f".join(prompt.soft.sources)
         else:
-            key = prompt.text
+            key = prompt.adapter or prompt.text
         if key not in self._chains:
             if len(self._chains) >= CHAINS:
                 del self._chains[next(iter(self._chains))]
@@ -105,10 +103,10 @@ class ToySession:
         return self._chains[key]
 
     def _texts(self, prompt: Prompt) -> list[str]:
-        if prompt.adapter:
-            return [text for s in read_lines(Path(prompt.adapter).parent / "sources.jsonl") for text in s["texts"]]
         if prompt.soft:
             return [self._sources[s] for s in prompt.soft.sources]
+        if prompt.adapter:
+            return [text for s in read_lines(Path(prompt.adapter).parent / "sources.jsonl") for text in s["texts"]]
         return prompt.text.split(prompt.stop) if prompt.stop else [prompt.text]
 
     @cached_property

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from seedbed.errors import DataError, ModelError
+from seedbed.generators.steered import SoftTeacher, asked
 from seedbed.limits import NEVER, Deadline
-from seedbed.store import read_lines, write_lines
-from seedbed.task import Task, read_candidate
-from seedbed.types import Candidate, Example, Fields, ModelRef, Prompt, Row, Sample, SoftRef, seed_for
+from seedbed.store import write_json, write_lines
+from seedbed.task import Task
+from seedbed.types import Example, ModelRef, Sample, seed_for
 
 if TYPE_CHECKING:
     import torch
 
     from seedbed.lm.batches import Text
+    from seedbed.lm.finetune import Tuned, Tuning
     from seedbed.lm.load import LM
     from seedbed.lm.prompts import SoftPrompt
 
-Form = Literal["nsp", "mp", "mc", "amortised"]
+Form = Literal["nsp", "mp", "mc", "amortised", "amortised-lora"]
 FORMS: tuple[Form, ...] = ("nsp", "mp", "mc", "amortised")
+"""Of a frozen model: what `auto` tries."""
 FITS = {"amortised": 7}
 """Fits of all rows that a form's training comes to, at most: three levels by three folds of two thirds, and the last; of the others one."""
-NEAR = 5
-"""Neighbours that a context is mixed with one of."""
-LOOKS, MOST_LOOKS = 4, 1000
-"""Texts written from each fit row before `cover` chooses, at most; and from all of them, but for one a row."""
+LORA_DROPOUT = 0.05
 DEV_TEXTS = 512
 """Dev texts that the loss is read on, at most."""
 
@@ -42,12 +39,13 @@ class Soft:
     """Contextual soft prompts on a frozen model.
 
     prompt: nsp (one matrix), mp (k matrices mixed by a gate), mc (a network of the context), amortised (a network that learned to decode
-    embeddings of general text, adapted; its rows' labels are given), or auto (the best of these on dev; amortised where a decoder for so many
-    tokens is at hand).
+    embeddings of general text, adapted; its rows' labels are given), amortised-lora (the same with an adapter on the model's own weights, trained
+    together: the model is then not frozen), or auto (the best of the first four on dev; amortised where a decoder for so many tokens is at hand).
     decoder: the file that `seedbed pretrain-prompt` wrote; "": decoder/decoder.safetensors in the model's folder, as in seedling's.
     tokens: soft tokens t. k: matrices of mp. hidden, rank, dropout: the network of mc. embedder: gives the context z ("minilm", a folder or
     hub name). epochs, patience (in evaluations), batch, prompt_lr, network_lr, weight_decay: of the fit; rates are relative to embeddings
-    of RMS 1. contexts: what a row is written from: "sample", a fit row's own embedding, as in the paper; "mix", it and one of its nearest
+    of RMS 1. lora_rank, lora_lr: of amortised-lora; large models want a lower rate.
+    contexts: what a row is written from: "sample", a fit row's own embedding, as in the paper; "mix", it and one of its nearest
     (of its label), averaged; "kernel", a draw near it from a smoothed density of the rows, by label. spread: of mix, the neighbour's weight at
     most; of kernel, the share of its place that the draw gives up. cover: write first a few texts from each fit row (up to 4), then draw rows oftener
     around which there are too few texts (lm/cover.py), instead of all equally often. These three do not fit the prompt anew.
@@ -56,9 +54,8 @@ class Soft:
     version: ClassVar[int] = 4
     later: ClassVar[tuple[str, ...]] = ("contexts", "spread", "cover")
     files: ClassVar[tuple[str, ...]] = ("decoder",)
-    needs: ClassVar[frozenset[str]] = frozenset({"text", "soft"})
 
-    prompt: Literal["nsp", "mp", "mc", "amortised", "auto"] = "auto"
+    prompt: Literal["nsp", "mp", "mc", "amortised", "amortised-lora", "auto"] = "auto"
     decoder: str = ""
     tokens: Annotated[int, Field(ge=1, le=1024)] = 16
     k: Annotated[int, Field(ge=1, le=64)] = 4
@@ -72,9 +69,15 @@ class Soft:
     prompt_lr: Annotated[float, Field(gt=0)] = 0.1
     network_lr: Annotated[float, Field(gt=0)] = 0.01
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    lora_rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    lora_lr: Annotated[float, Field(gt=0)] = 0.001
     contexts: Literal["sample", "mix", "kernel"] = "sample"
     spread: Annotated[float, Field(gt=0, le=0.5)] = 0.3
     cover: bool = False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"text", "soft", "adapter"} if self.prompt == "amortised-lora" else {"text", "soft"})
 
     def fit(self, sample: Sample, model: str, seed: int, out: Path, deadline: Deadline = NEVER) -> dict[str, Any]:
         """Writes prompt.safetensors (theta and the sources' contexts), prompt.json (settings and hashes), sources.jsonl and training.json.
@@ -84,11 +87,12 @@ class Soft:
         """
         import torch
 
-        from seedbed.lm import load
+        from seedbed.lm import finetune, load
         from seedbed.lm.embed import embed, embedder_hash
         from seedbed.lm.train import encode, mean_nll
 
-        lm = load.load(model, load.quick_dtype())
+        tuned = self.prompt == "amortised-lora"  # on a model of its own
+        lm = finetune.own(model, "lora") if tuned else load.load(model, load.quick_dtype())
         frozen = load.weights_hash(lm.model)
         (fit, fit_texts), (dev, dev_texts) = self._encode(lm, sample.task, sample.fit), self._encode(lm, sample.task, sample.dev[:DEV_TEXTS])
         if len(fit) < 2 or not dev:
@@ -107,13 +111,13 @@ class Soft:
         forms = self._forms(model)
         for i, form in enumerate(forms):
             until = deadline.share(1 / (len(forms) - i))
-            if form == "amortised":
+            if form.startswith("amortised"):
                 nets[form], results[form], contexts[form] = self._adapt(lm, sample.task, fit, dev, seed, out, until)
             else:
                 nets[form], results[form] = self._fit_one(form, lm, (fit_texts, contexts[form]), (dev_texts, dev_z), seed, out, until)
                 results[form]["answer"] = mean_nll(lm, nets[form], dev_z, judged)
         chosen = min(nets, key=lambda form: results[form]["answer"])
-        if load.weights_hash(lm.model) != frozen:
+        if not tuned and load.weights_hash(lm.model) != frozen:  # where LoRA is around them, `tune_lm` looked
             raise ModelError(f"the weights of {model!r} changed while its prompt was fitted; they are frozen and must not.")
         task, label = sample.task, str(sample.task.target) if sample.task.has_labels else None
         sources = [
@@ -135,10 +139,10 @@ class Soft:
         from seedbed.lm.decoder import gives
 
         place = decoder_place(self.decoder, model)
-        if self.prompt == "amortised" and not place.is_file():
+        if self.prompt.startswith("amortised") and not place.is_file():
             found = f"decoder = {self.decoder!r} is no file" if self.decoder else f"{model!r} has no decoder/decoder.safetensors"
             raise ModelError(
-                f'[generator] prompt = "amortised": {found}. Make one (seedbed pretrain-prompt --model {model} --corpus TEXT --out FOLDER) '
+                f'[generator] prompt = "{self.prompt}": {found}. Make one (seedbed pretrain-prompt --model {model} --corpus TEXT --out FOLDER) '
                 'and write decoder = "FOLDER/decoder.safetensors".'
             )
         if self.prompt != "auto":
@@ -147,7 +151,8 @@ class Soft:
 
     def load(self, folder: Path, task: Task, model: str) -> SoftTeacher:
         facts = json.loads((folder / "prompt.json").read_text())
-        return SoftTeacher(ModelRef(model, soft=folder), task, facts["form"], facts["model_hash"], self.contexts, self.spread, self.cover)
+        ref = ModelRef(model, soft=folder, adapter=folder / "adapter" if facts["form"] == "amortised-lora" else None)
+        return SoftTeacher(ref, task, facts["form"], facts["model_hash"], self.contexts, self.spread, self.cover)
 
     def _encode(self, lm: LM, task: Task, examples: tuple[Example, ...]) -> tuple[list[Example], list[Text]]:
         """The examples whose text, with the prompt, fits the context, and their ids."""
@@ -164,7 +169,7 @@ class Soft:
         import torch
 
         from seedbed.lm import train
-        from seedbed.lm.adapt import Rows, adapt
+        from seedbed.lm.adapt import Rows, adapt, adapt_with_lora
         from seedbed.lm.decoder import load_decoder
         from seedbed.lm.embed import embed, embedder_hash
 
@@ -174,13 +179,35 @@ class Soft:
             for part in (fit, dev)
         )
         how = train.Fitting(self.epochs, self.patience, self.batch, prompt_lr=self.prompt_lr, network_lr=self.network_lr, weight_decay=0.0)
-        net, found = adapt(lm, decoder, own, other, how, seed_for(seed, "amortised"), out, deadline)
+        if self.prompt == "amortised-lora":
+            checkpoint = out / "checkpoint-amortised-lora.safetensors"
+            net, tuned = adapt_with_lora(lm, decoder, own, other, how, self._tuning, seed_for(seed, "amortised"), checkpoint, deadline)
+            self._write_adapter(out, tuned)
+            lm = tuned.lm
+            found: dict[str, Any] = {"log": tuned.log, "parameters": tuned.parameters}
+        else:
+            net, found = adapt(lm, decoder, own, other, how, seed_for(seed, "amortised"), out, deadline)
         order = torch.randperm(len(other.z), generator=torch.Generator().manual_seed(seed_for(seed, "shuffle")))
         loss = train.mean_nll(lm, net, other.z, other.texts)
         losses = {"dev": loss, "answer": loss, "dev_shuffled": train.mean_nll(lm, net, other.z[order], other.texts)}
         best = min(found["log"], key=lambda entry: entry["dev"]) if found["log"] else {"train": train.mean_nll(lm, net, own.z, own.texts), "epoch": 0}
-        theta = sum(p.numel() for p in net.parameters())
-        return net, losses | {"train": best["train"], "epoch": best["epoch"], "parameters": theta} | found, own.z
+        theta = {"parameters": sum(p.numel() for p in net.parameters())}
+        return net, losses | {"train": best["train"], "epoch": best["epoch"]} | theta | found, own.z
+
+    @property
+    def _tuning(self) -> Tuning:
+        from seedbed.lm.finetune import Tuning
+
+        return Tuning(
+            self.epochs, self.patience, self.batch, method="lora", lr=self.lora_lr, weight_decay=self.weight_decay,
+            rank=self.lora_rank, alpha=2.0 * self.lora_rank, dropout=LORA_DROPOUT,
+        )  # fmt: skip
+
+    def _write_adapter(self, out: Path, tuned: Tuned) -> None:
+        """adapter/, in PEFT's format, and finetune.json beside it: what it was made for."""
+        (out / "adapter").mkdir(exist_ok=True)
+        tuned.save(out / "adapter", tuned.lm.name)
+        write_json(out / "finetune.json", {"method": "lora", "model": tuned.lm.name, "model_hash": tuned.lm.hash, "rank": self.lora_rank})
 
     def _fit_one(
         self,
@@ -221,7 +248,7 @@ class Soft:
         with torch.random.fork_rng():
             torch.manual_seed(seed_for(seed, "network", form))
             net = SoftPrompt(
-                "mc" if form == "amortised" else form,
+                "mc" if form.startswith("amortised") else form,  # type: ignore[arg-type]
                 starts,
                 float(embeddings[ids].float().pow(2).mean().sqrt()),
                 z.shape[1],
@@ -234,137 +261,10 @@ class Soft:
         return net.to(lm.device)
 
 
-@dataclass(frozen=True)
-class SoftTeacher:
-    """Prompts a frozen model by reference to fitted soft prompts: one for each source of context."""
-
-    model: ModelRef
-    task: Task
-    form: str
-    model_hash: str
-    contexts: Literal["sample", "mix", "kernel"] = "sample"
-    spread: float = 0.3
-    cover: bool = False
-    shares: tuple[float, ...] = ()
-
-    @cached_property
-    def sources(self) -> list[dict[str, Any]]:
-        return read_lines(self._folder / "sources.jsonl")
-
-    @property
-    def _folder(self) -> Path:
-        assert self.model.soft is not None  # set by Soft.load, the only maker
-        return self.model.soft
-
-    @property
-    def looks(self) -> int:
-        """Rows to complete for `having_seen`."""
-        return looks(len(self.sources)) if self.cover else 0
-
-    def having_seen(self, sample: Sample, written: Iterable[Candidate]) -> SoftTeacher:
-        """The teacher that draws its contexts by what the first `looks` rows became."""
-        import numpy as np
-
-        from seedbed.lm.cover import shares
-        from seedbed.lm.embed import embed
-
-        embedder = json.loads((self._folder / "prompt.json").read_text())["embedder"]
-        body, place = {e.id: self.task.body(e.fields) for e in sample.fit}, {s["id"]: i for i, s in enumerate(self.sources)}
-        seen = [(place[c.provenance["sources"][0]], self.task.body(c.fields)) for c in written if c.fields is not None and c.finished]
-        real = embed([body[s["id"]] for s in self.sources], embedder)
-        texts = embed([text for _, text in seen], embedder) if seen else np.empty((0, real.shape[1]))
-        found = shares(real, texts, np.array([i for i, _ in seen], dtype=int), [str(s["label"]) for s in self.sources])
-        return replace(self, shares=tuple(found.tolist()))
-
-    def rows(self, sample: Sample, count: int, seed: int) -> Iterator[Row]:
-        """Every fit example is the context equally often: round r is a permutation of all. With shares a round is n draws by them, as even as can
-        be (systematic resampling; Kitagawa 1996)."""
-        import numpy as np
-
-        n = len(self.sources)
-        for start in range(0, count, n):
-            rng = np.random.default_rng(seed_for(seed, "round", start // n))
-            order = rng.permutation(n)
-            if self.shares:
-                drawn = np.searchsorted(np.cumsum(self.shares), (rng.random() + np.arange(n)) / n)
-                order = np.minimum(drawn, n - 1)[order]
-            for index, place in zip(range(start, min(start + n, count)), order.tolist(), strict=False):
-                source = self.sources[place]
-                label = {str(self.task.target): source["label"]} if self.form == "amortised" and self.task.has_labels else {}
-                yield Row(index, seed_for(seed, "row", index), source["given"] | label, source["id"])
-
-    def prompt(self, row: Row) -> Prompt | None:
-        return None if row.turns else Prompt(self._asked(row), row.seed, self._context(row))
-
-    def _asked(self, row: Row) -> str:
-        known = _with_label(self.task)
-        return known.prefix(row.given) + _first_mark(known) if self.form == "amortised" else self.task.prefix(row.given)
-
-    def _context(self, row: Row) -> SoftRef:
-        """The row's own, drawn by its seed."""
-        rng = random.Random(seed_for(row.seed, "context"))
-        if self.contexts == "kernel":
-            return SoftRef((row.source,), (1.0,), rng.getrandbits(62), self.spread)
-        near = self._neighbours[row.source] if self.contexts == "mix" else []
-        if not near:
-            return SoftRef((row.source,), (1.0,))
-        weight = self.spread * rng.random()
-        return SoftRef((row.source, rng.choice(near)), (1 - weight, weight))
-
-    @cached_property
-    def _neighbours(self) -> dict[str, list[str]]:
-        """Source -> the `NEAR` sources of its label whose embeddings are nearest to its own."""
-        import numpy as np
-        from safetensors.numpy import load_file
-
-        z = load_file(self._folder / "prompt.safetensors")["contexts"]
-        labels, ids = np.array([str(s["label"]) for s in self.sources]), [s["id"] for s in self.sources]
-        found = {}
-        for i, name in enumerate(ids):
-            cosines = np.where(labels == labels[i], z @ z[i], -np.inf)
-            cosines[i] = -np.inf
-            found[name] = [ids[j] for j in np.argsort(-cosines, kind="stable")[:NEAR] if np.isfinite(cosines[j])]
-        return found
-
-    def read(self, row: Row) -> list[Candidate]:
-        context = self._context(row)
-        provenance: dict[str, Any] = {
-            "generator": "soft",
-            "form": self.form,
-            "model": self.model.name,
-            "sources": list(context.sources),
-            "weights": list(context.weights),
-        }
-        provenance |= {"noise": context.noise} if context.noise else {}
-        turn, task = row.turns[0], _with_label(self.task) if self.form == "amortised" else self.task
-        return [read_candidate(task, row, self._asked(row) + turn.text, turn.finished, provenance)]
-
-
-def looks(rows: int) -> int:
-    """Texts that are written before `cover` chooses among so many fit rows."""
-    return rows * max(1, min(LOOKS, MOST_LOOKS // rows))
-
-
 def decoder_place(given: str, model: str) -> Path:
     """Where the decoder is: the file named, or, with "", decoder/decoder.safetensors in the folder of a shipped model or of one's own."""
     shipped = Path(__file__).resolve().parent.parent / "models" / model
     return Path(given) if given else (shipped if shipped.is_dir() else Path(model)) / "decoder/decoder.safetensors"
-
-
-def asked(task: Task, fields: Fields) -> tuple[str, str]:
-    """`Task.split` where a label is given too, and the name of what is generated first: (what is asked, the answer)."""
-    known = _with_label(task)
-    given, rest = known.split(fields)
-    mark = _first_mark(known)
-    return given + mark, rest[len(mark) :]
-
-
-def _with_label(task: Task) -> Task:
-    return task.known(dict.fromkeys((*task.given_columns, str(task.target)))) if task.has_labels else task
-
-
-def _first_mark(task: Task) -> str:
-    return "" if task.kind == "plain" else task.mark(next(c for c in task.order if c not in task.given_columns))
 
 
 def _write(out: Path, net: SoftPrompt, z: torch.Tensor, facts: dict[str, Any], sources: list[dict[str, Any]], training: dict[str, Any]) -> None:

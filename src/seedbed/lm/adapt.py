@@ -19,6 +19,7 @@ from torch import nn
 from seedbed.limits import NEVER, Deadline
 from seedbed.lm import train
 from seedbed.lm.batches import Text
+from seedbed.lm.finetune import Steering, Tuned, Tuning, tune_lm
 from seedbed.lm.load import LM
 from seedbed.lm.prompts import SoftPrompt
 from seedbed.store import read_json, write_json
@@ -111,6 +112,24 @@ def adapt(
         return decoder, {"level": level, "levels": means, "log": []}
     net, log = _train(lm, decoder, level, fit, dev, how, seed, _checkpoint(out, level), deadline)
     return net, {"level": level, "levels": means, "log": log}
+
+
+def adapt_with_lora(
+    lm: LM,
+    decoder: SoftPrompt,
+    fit: Rows,
+    dev: Rows,
+    how: train.Fitting,
+    tuning: Tuning,
+    seed: int,
+    checkpoint: Path | None,
+    deadline: Deadline = NEVER,
+) -> tuple[SoftPrompt, Tuned]:
+    """All of the decoder, and LoRA on `lm`, which must be the caller's own, trained together: (the prompt, the
+    model that it stands before)."""
+    net = Adapted(decoder, "full", seed)
+    tuned = tune_lm(lm, fit.texts, dev.texts, tuning, seed, checkpoint, deadline, Steering(net, fit.z, dev.z, how.prompt_lr, how.network_lr))
+    return net.merged(decoder).eval().requires_grad_(False), tuned
 
 
 def _losses(

@@ -61,7 +61,7 @@ def load_soft(folder: Path, model_hash: str, device: torch.device) -> SoftVector
     tensors = load_file(folder / "prompt.safetensors")
     contexts = tensors.pop("contexts")
     theta = {name.removeprefix("theta/"): value for name, value in tensors.items()}
-    form: Any = "mc" if facts["form"] == "amortised" else facts["form"]
+    form: Any = "mc" if facts["form"].startswith("amortised") else facts["form"]
     net = SoftPrompt(form, torch.ones_like(theta["prompts"]), 1.0, contexts.shape[1], facts.get("hidden", 1), facts.get("rank", 1))
     net.load_state_dict(theta)
     sources = read_lines(folder / "sources.jsonl")

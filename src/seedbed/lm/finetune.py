@@ -23,8 +23,12 @@ from seedbed.limits import NEVER, Deadline
 from seedbed.lm import loop, train
 from seedbed.lm.batches import Text, passes
 from seedbed.lm.load import LM, LoadIn, fresh, quick_dtype, usual_device, weights_hash, without_bars
+from seedbed.lm.prompts import SoftPrompt
+from seedbed.types import seed_for
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+PROMPT = "prompt/"
+"""Before the names of a steering prompt's tensors in a checkpoint."""
 Method = Literal["lora", "full"]
 
 
@@ -40,6 +44,17 @@ class Tuning(loop.Schedule):
     alpha: float = 32.0
     dropout: float = 0.0
     targets: tuple[str, ...] = ("auto",)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A soft prompt that learns together with the weights. z: (n, e), dev_z: (m, e), a context for each text; rates as in `train.Fitting`."""
+
+    net: SoftPrompt
+    z: torch.Tensor
+    dev_z: torch.Tensor
+    prompt_lr: float
+    network_lr: float
 
 
 @dataclass(frozen=True)
@@ -82,25 +97,32 @@ def own(name: str, method: Method, load_in: LoadIn | None = None) -> LM:
 
 
 def tune_lm(
-    lm: LM, texts: Sequence[Text], dev: Sequence[Text], how: Tuning, seed: int, checkpoint: Path | None = None, deadline: Deadline = NEVER
+    lm: LM,
+    texts: Sequence[Text],
+    dev: Sequence[Text],
+    how: Tuning,
+    seed: int,
+    checkpoint: Path | None = None,
+    deadline: Deadline = NEVER,
+    steering: Steering | None = None,
 ) -> Tuned:
     """Trains `lm`, which must be the caller's own (`own`), to its best dev loss; equal seeds give equal bytes on one machine.
 
-    texts, dev: at least one each, none longer than the context. Raises ModelError: a loss that is not finite, targets that the model lacks;
-    ComponentError: PEFT is not installed.
+    texts, dev: at least one each, none longer than the context. steering: a soft prompt before each text, trained in place with the weights.
+    Raises ModelError: a loss that is not finite, targets that the model lacks; ComponentError: PEFT is not installed.
     """
     before = train.mean_nll(lm, None, None, dev)
     peft = _with_lora(lm, how, seed) if how.method == "lora" else None
     if peft is None:
         lm.model.requires_grad_(True)
     tuned = replace(lm, model=peft.get_base_model() if peft else lm.model)
-    trainee = _Tuned(tuned, peft, texts, dev, how)
+    trainee = _Tuned(tuned, peft, texts, dev, how, steering)
     frozen = weights_hash(_Frozen(peft)) if peft else ""
     log = loop.fit(trainee, how, seed, checkpoint, deadline)
     if peft and weights_hash(_Frozen(peft)) != frozen:
         raise ModelError(f"the weights of {lm.name!r} changed while its adapter was fitted; they are frozen and must not.")
     tuned.model.eval().requires_grad_(False)
-    return Tuned(replace(tuned), peft, log, before, sum(p.numel() for p in trainee.weights().values()))
+    return Tuned(replace(tuned), peft, log, before, sum(p.numel() for group in trainee.groups() for p in group["params"]))
 
 
 def merged(name: str, adapter: Path, dtype: torch.dtype, device: str) -> LM:
@@ -170,10 +192,11 @@ class _Tuned:
     texts: Sequence[Text]
     dev_texts: Sequence[Text]
     how: Tuning
+    steering: Steering | None = None
 
     @property
     def name(self) -> str:
-        return self.how.method
+        return f"{self.steering.net.name} and {self.how.method}" if self.steering else self.how.method
 
     @property
     def remedy(self) -> str:
@@ -181,7 +204,7 @@ class _Tuned:
 
     @property
     def prompt(self) -> int:
-        return 1  # begin-of-text
+        return self.steering.net.t if self.steering else 1  # begin-of-text
 
     @cached_property
     def _learning(self) -> dict[str, torch.nn.Parameter]:
@@ -191,26 +214,38 @@ class _Tuned:
         """No decay on biases and norms."""
         both = [[p for p in self._learning.values() if (p.ndim > 1) == decays] for decays in (True, False)]
         rates = [{"params": ps, "lr": self.how.lr, "weight_decay": decay} for ps, decay in zip(both, (self.how.weight_decay, 0.0), strict=True)]
-        return [group for group in rates if group["params"]]
+        steering = self.steering.net.groups(self.steering.prompt_lr, self.steering.network_lr, 0.0) if self.steering else []
+        return [*(group for group in rates if group["params"]), *steering]
 
     def gradients(self, picked: list[int], count: int, seed: int) -> float:
         total, room = 0.0, self.lm.states.room  # made before dropout is on: it tries the model
         with loop.seeded(seed, self.lm.device.type), self._dropout():
             for part in passes(self.texts, picked, self.prompt, room):
                 with self._half():
-                    loss = train.nll(self.lm, None, [self.texts[i] for i in part]).sum()
+                    loss = train.nll(self.lm, self._soft(part, seed), [self.texts[i] for i in part]).sum()
                 (loss / count).backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach())
         return total
 
     def dev(self) -> float:
+        net, z = (self.steering.net, self.steering.dev_z) if self.steering else (None, None)
         with self._half():
-            return train.mean_nll(self.lm, None, None, self.dev_texts)
+            return train.mean_nll(self.lm, net, z, self.dev_texts)
+
+    def _soft(self, picked: list[int], seed: int) -> torch.Tensor | None:
+        if self.steering is None:
+            return None
+        generator = torch.Generator().manual_seed(seed_for(seed, picked[0]))
+        found: torch.Tensor = self.steering.net(self.steering.z[picked].to(self.lm.device), generator)
+        return found
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return dict(self._learning)
+        prompt = self.steering.net.state_dict() if self.steering else {}
+        return dict(self._learning) | {f"{PROMPT}{name}": value for name, value in prompt.items()}
 
     def load(self, weights: dict[str, torch.Tensor]) -> None:
+        if self.steering:
+            self.steering.net.load_state_dict({name.removeprefix(PROMPT): v for name, v in weights.items() if name.startswith(PROMPT)})
         with torch.no_grad():
             for name, p in self._learning.items():
                 p.copy_(weights[name])
