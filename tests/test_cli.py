@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ def test_list_explain_env() -> None:
     assert explained["settings"]["tokens"] == 16
     assert "arXiv" in (ROOT / "src/seedbed/generators/soft.py").read_text()
     assert "Did you mean 'dedup'" in seedbed("explain", "dedpu").stderr
+    assert seedbed("--version").stdout == f"seedbed {version('seedbed')}\n"
     assert "torch" in json.loads(seedbed("env", "--json").stdout.splitlines()[-1])
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from seedbed import __version__
 from seedbed.errors import DataError, GateFailed, RecipeError, SeedbedError
-from seedbed.printing import print_scores
+from seedbed.printing import print_estimate, print_scores
 
 if TYPE_CHECKING:
     from seedbed.recipe import Recipe
@@ -53,6 +54,16 @@ def _interruptible(command: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\nStopped. What is finished is kept; go on with the same command:\n  {command}", file=sys.stderr)
         sys.exit(1)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"seedbed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None: ...
 
 
 @app.command()
@@ -102,13 +113,7 @@ def estimate(
     from seedbed.estimate import estimate as work_out
 
     found = work_out(_load(recipe, sets), out, ask).to_json()
-    for name, cost in found["steps"].items():
-        size = f"{cost['tokens']:>11,} tokens {cost['disk_bytes'] / 1e6:8.1f} MB"
-        print(f"{name:12}{cost['seconds']:9.1f} s {size}  {cost['basis']}{': ' * bool(cost['note'])}{cost['note']}")
-    print(f"{'together':12}{found['seconds']:9.1f} s {found['tokens']:>11,} tokens {found['disk_bytes'] / 1e6:8.1f} MB  {found['basis']}")
-    money = "-" if found["money"] is None else f"{found['money']:,.2f}"
-    print(f"{'memory':12}{found['memory_bytes'] / 1e9:8.1f} GB\n{'money':12}{money:>11}  {found['money_note']}")
-    print("\n".join(f"assumed: {line}" for line in found["assumed"]))
+    print_estimate(found)
     if as_json:
         print(json.dumps(found))
 
@@ -177,9 +182,7 @@ def run(
 def compare(
     recipe: RecipeFile,
     generator: Annotated[str | None, typer.Option(help="Kinds of generator to compare, separated by commas; beside the recipe's [[arm]]s.")] = None,
-    mode: Annotated[
-        str | None, typer.Option(help="generate, annotate, annotate+generate, separated by commas; each arm's own when not given.")
-    ] = None,
+    mode: Annotated[str | None, typer.Option(help="generate, annotate, annotate+generate, with commas; each arm's own when not given.")] = None,
     seeds: Annotated[int, typer.Option(help="Redraws of fit and dev.", min=1, max=100)] = 3,
     out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
     hours: Annotated[float | None, typer.Option(help="Stop after about H hours; unfinished cells say so, and the same command goes on.")] = None,
@@ -224,9 +227,7 @@ def evaluate(
 @app.command()
 def show(
     folder: Annotated[Path, typer.Argument(help="A run folder, OUT/<name>.")],
-    step: Annotated[
-        str | None, typer.Argument(help="A step: sample, teacher, candidates, answers, annotations, labels, kept, dropped or scores.")
-    ] = None,
+    step: Annotated[str | None, typer.Argument(help="sample, teacher, candidates, answers, annotations, labels, kept, dropped or scores.")] = None,
     n: Annotated[int, typer.Option("-n", help="Rows to show.", min=1)] = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -268,9 +269,7 @@ def pretrain_prompt(
     model: Annotated[str, typer.Option(help="A causal language model: seedling, a folder or a hub name.")],
     corpus: Annotated[list[Path], typer.Option(help="General text: .txt, .txt.gz or .txt.xz; blank lines end documents. May be given again.")],
     minutes: Annotated[float, typer.Option(help="Time to train now; the same command trains on.", min=0)] = 60.0,
-    out: Annotated[
-        Path, typer.Option(help="Folder of the decoder. MODEL_FOLDER/decoder is found by itself; any other, name in [generator] decoder.")
-    ] = Path("decoder"),
+    out: Annotated[Path, typer.Option(help="Folder of the decoder; but for MODEL_FOLDER/decoder, name it in [generator] decoder.")] = Path("decoder"),
     as_json: AsJson = False,
 ) -> None:
     """Train an embedding decoder for a language model once. [generator] prompt = "amortised" then adapts it to a few rows."""

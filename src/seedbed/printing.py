@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -48,3 +49,14 @@ LEAKS = 5
 
 def _interval(numbers: dict[str, Any]) -> str:
     return f"{number(numbers['low'])} to {number(numbers['high'])}" if numbers["low"] is not None else "-"
+
+
+def print_estimate(found: Mapping[str, Any]) -> None:
+    """An estimate's JSON as lines: a step each, all together, memory, money and what was assumed."""
+    for name, cost in found["steps"].items():
+        size = f"{cost['tokens']:>11,} tokens {cost['disk_bytes'] / 1e6:8.1f} MB"
+        print(f"{name:12}{cost['seconds']:9.1f} s {size}  {cost['basis']}{': ' * bool(cost['note'])}{cost['note']}")
+    print(f"{'together':12}{found['seconds']:9.1f} s {found['tokens']:>11,} tokens {found['disk_bytes'] / 1e6:8.1f} MB  {found['basis']}")
+    money = "-" if found["money"] is None else f"{found['money']:,.2f}"
+    print(f"{'memory':12}{found['memory_bytes'] / 1e9:8.1f} GB\n{'money':12}{money:>11}  {found['money_note']}")
+    print("\n".join(f"assumed: {line}" for line in found["assumed"]))
