@@ -555,6 +555,13 @@ def test_given_columns_are_said_to_be_real() -> None:
     assert "of real rows, not generated" not in card(facts())
 
 
+def test_the_card_says_that_the_student_learned_probabilities_where_it_did() -> None:
+    read = facts(kept=[replace(c, annotations={"classifier": {"billing": 0.6, "returns": 0.4}}) for c in facts().kept])
+    said = "not the label column alone"
+    assert said in card(read) and said not in card(facts())
+    assert said not in card(replace(read, recipe_toml=f"{read.recipe_toml}\n[gain]\nsoft_labels = false\n"))
+
+
 @pytest.mark.parametrize(("rows", "size"), [(999, "n<1K"), (1000, "1K<n<10K"), (10000, "10K<n<100K")])
 def test_the_number_of_rows_gives_the_size(rows: int, size: str) -> None:
     assert front(card(facts(kept=facts().kept[:1] * rows)))["size_categories"] == [size]
