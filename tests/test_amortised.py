@@ -11,8 +11,10 @@ import pytest
 import torch
 from stops import stopped_after
 
+from seedbed import recipe as recipes
 from seedbed.engines.local import Local
-from seedbed.errors import DataError, ModelError
+from seedbed.errors import ComponentError, DataError, ModelError
+from seedbed.export import export
 from seedbed.generators.soft import Soft, decoder_place
 from seedbed.generators.steered import asked
 from seedbed.lm import loop, train
@@ -25,9 +27,11 @@ from seedbed.lm.load import fresh, load
 from seedbed.lm.passages import passages
 from seedbed.lm.pretrain import Pretraining, pretrain
 from seedbed.lm.reconstruction import greedy
+from seedbed.run import run
 from seedbed.task import Task
 from seedbed.testing import check_generator, tiny_sample
 from seedbed.types import Completion, Example, Prompt, Sample, SoftRef
+from seedbed.verify import verify
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = ROOT / "tests/data/public-domain.txt"
@@ -201,6 +205,19 @@ def test_with_lora_a_fit_is_stopped_and_goes_on_to_the_same_bytes_and_the_engine
     row = next(iter(teacher.rows(sample, 1, 0)))
     prompt = teacher.prompt(row)
     assert prompt is not None and prompt.adapter == str(whole / "adapter") and row.given["label"] in prompt.text
+
+
+def test_a_run_with_lora_ends_and_is_verified(made: Path, tmp_path: Path) -> None:
+    small = ["generate.count=12", "generate.max_tokens=12", "student.features=tfidf", "gain.seeds=1", "metric=[]", "generator.epochs=1"]
+    at = [f"generator.decoder={made}", "generator.tokens=4", "generator.prompt=amortised-lora", "generate.relabel=false", "annotator=[]", "filter=[]"]
+    path = ROOT / "recipes/few-rows.toml"
+    done = run(recipes.load(path, [*small, *at]), tmp_path)
+    assert done.scores["counts"]["candidates"] == 12 and (done.folder / "report.html").is_file()
+    row = export(done.folder, "jsonl", tmp_path / "rows.jsonl").read_text().splitlines()[0]
+    assert json.loads(row)["provenance"]["generator"] == "soft"
+    assert not [c for c in verify(done.folder, None) if c.passed is False]
+    with pytest.raises(ComponentError, match="an adapter of its own"):
+        export(done.folder, "peft")
 
 
 def test_lora_that_has_not_learned_is_the_decoder(made: Path) -> None:

@@ -241,9 +241,9 @@ def measured(component: Component, sample: Sample, rows: Sequence[Example], seed
 
 def _counts(grown: Grown, sample: Sample) -> dict[str, Any]:
     """annotated: of the kept ones, real inputs that got a target; only with [annotate]. quota_not_met: label -> rows missing; only with a quota."""
-    places = [grown.fitted / name for name in ("prompt.json", "finetune.json")] if grown.fitted else []
-    too_long = [json.loads(place.read_text())["too_long"] for place in places if place.exists()]
-    failed = {f"{split} rows longer than the context": n for counted in too_long for split, n in counted.items() if n}
+    places = [grown.fitted / name for name in ("prompt.json", "finetune.json")] if grown.fitted else []  # a prompt with LoRA has both
+    too_long: dict[str, int] = next((json.loads(place.read_text())["too_long"] for place in places if place.exists()), {})
+    failed = {f"{split} rows longer than the context": n for split, n in too_long.items() if n}
     all_rows = len(grown.kept) + len(grown.dropped)
     found = {
         "candidates": all_rows,

@@ -141,10 +141,19 @@ def merged(name: str, adapter: Path, dtype: torch.dtype, device: str) -> LM:
     if not (adapter / ADAPTER_FILES[1]).is_file():
         raise ModelError(f"the adapter {adapter.name!r} has no {ADAPTER_FILES[1]}. Fit the teacher again.")
     try:
-        joined = peft.PeftModel.from_pretrained(base.model, adapter, torch_device=device).merge_and_unload()
+        with _by_old_names():
+            joined = peft.PeftModel.from_pretrained(base.model, adapter, torch_device=device).merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"the adapter {adapter.name!r} cannot be loaded: {str(error).splitlines()[0]} Fit the teacher again.") from error
     return replace(base, model=joined.eval().requires_grad_(False))
+
+
+@contextmanager
+def _by_old_names() -> Iterator[None]:
+    """peft asks transformers by a name of old, which is nothing that a user could change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing.", FutureWarning)
+        yield
 
 
 def _peft() -> Any:
@@ -163,8 +172,7 @@ def _with_lora(lm: LM, how: Tuning, seed: int) -> Any:
     targets: Any = "all-linear" if how.targets == ("auto",) else list(how.targets)
     config = peft.LoraConfig(r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, target_modules=targets, task_type="CAUSAL_LM")
     try:
-        with loop.seeded(seed, lm.device.type), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".is_gradient_checkpointing.", FutureWarning)  # peft asks transformers by a name of old
+        with loop.seeded(seed, lm.device.type), _by_old_names():
             return peft.get_peft_model(lm.model, config).eval()
     except ValueError as error:
         linear = sorted({name.rpartition(".")[2] for name, m in lm.model.named_modules() if isinstance(m, torch.nn.Linear)})
