@@ -62,6 +62,8 @@ def ways(task: str, rows: int, n: int) -> list[dict[str, Any]]:
         {"name": "mc + cover", "generator": {**mc, "cover": True}},
         {"name": "mc + select", "generator": mc, **selected(rows)},
         {"name": "amortised + select", "generator": {**soft, "prompt": "amortised"}, **selected(rows)},
+        {"name": "amortised-lora", "generator": {**soft, "prompt": "amortised-lora"}},
+        {"name": "amortised-lora + select", "generator": {**soft, "prompt": "amortised-lora"}, **selected(rows)},
         {"name": "HP", "generator": {"kind": "hard", "template": "zero-shot"}},
         {"name": "HP_SR", "generator": {"kind": "refine"}},
         {"name": "verbalized", "generator": {"kind": "hard", "template": "verbalized"}},
@@ -106,7 +108,7 @@ def page(parts: list[Part]) -> str:
     lines = [
         f"# Learned prompts against words and a fine-tuned teacher, {datetime.now(UTC):%Y-%m-%d}",
         "",
-        f"Command: `{asked()}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}. Teacher: seedling, frozen (finetune: LoRA).",
+        f"Command: `{asked()}`. Machine: {len(os.sched_getaffinity(0))} cores, {cpu}. Teacher: seedling, frozen (finetune and amortised-lora: LoRA).",
         "Numbers are means over the seeds at the same number of kept rows, with the mean of their 95 % intervals; real rows: fit.",
         "n of MAUVE is the smallest of kept, fit and dev + test; under 100 a side it is None.",
         "",
