@@ -95,7 +95,9 @@ seeds = 3                    # students trained, each by another seed: they are 
 FEW_ROWS = 256
 """Up to here the shipped decoder, adapted: from 32 and 128 rows it kept most of its rows (docs/results/lowrow.md), and its fit takes minutes."""
 FEW = {
-    "prompt": 'prompt = "amortised"         # a decoder of embeddings, adapted; or nsp | mp | mc | auto (fits all four, keeps the best on dev)',
+    "prompt": """\
+prompt = "amortised"         # a decoder of embeddings, adapted; "amortised-lora" changes the model too, in a quarter of the time;
+                             # nsp | mp | mc need more rows; auto fits amortised and these three and keeps the best on dev""",
     "count": 600,
     "select": """\
 # Texts nearer to yours: count = 1800 above, and of what is left the rows that are together most like fit (docs/results/softsrv.md).
@@ -104,7 +106,7 @@ FEW = {
 # rows = 300""",
 }
 MANY = {
-    "prompt": 'prompt = "mc"                # nsp | mp | mc | amortised | auto (fits all four, keeps the best on dev)',
+    "prompt": 'prompt = "mc"                # nsp | mp | mc | amortised | amortised-lora | auto (fits the first four, keeps the best on dev)',
     "count": 1800,
     "select": """\
 [[filter]]
