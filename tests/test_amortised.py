@@ -147,6 +147,8 @@ def test_a_loss_that_is_not_finite_names_the_prompt_the_step_and_what_to_lower(m
     said = r"fit amortised prompt, affine: the loss is not finite at step \d+. Lower generator.prompt_lr \(now 3e\+38\)"
     with pytest.raises(ModelError, match=said):
         soft.fit(tiny_sample(), "seedling", 0, tmp_path)
+    with pytest.raises(ModelError, match=r"full and lora: the loss is not finite .*prompt_lr \(now 3e\+38\), network_lr or lora_lr \(now 0.001\)"):
+        replace(soft, prompt="amortised-lora").fit(tiny_sample(), "seedling", 0, tmp_path)
 
 
 def test_a_label_that_stands_last_is_given_first(made: Path, tmp_path: Path) -> None:

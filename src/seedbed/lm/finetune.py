@@ -208,6 +208,8 @@ class _Tuned:
 
     @property
     def remedy(self) -> str:
+        if self.steering:
+            return f"Lower generator.prompt_lr (now {self.steering.prompt_lr}), network_lr or lora_lr (now {self.how.lr})."
         return f"Lower lr (now {self.how.lr})."
 
     @property
