@@ -76,6 +76,11 @@ class Soft:
     cover: bool = False
 
     @property
+    def apart(self) -> tuple[str, ...]:
+        """Settings that count in no step's name: the other forms read none of LoRA's."""
+        return () if self.prompt == "amortised-lora" else ("lora_rank", "lora_lr")
+
+    @property
     def needs(self) -> frozenset[str]:
         return frozenset({"text", "soft", "adapter"} if self.prompt == "amortised-lora" else {"text", "soft"})
 
