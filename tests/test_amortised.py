@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import torch
 from stops import stopped_after
+from typer.testing import CliRunner
 
 from seedbed import recipe as recipes
+from seedbed import written
+from seedbed.cli import app
 from seedbed.engines.local import Local
 from seedbed.errors import ComponentError, DataError, ModelError
 from seedbed.export import export
@@ -24,7 +27,7 @@ from seedbed.lm.decoder import load_decoder, shortened
 from seedbed.lm.embed import MINILM_SHA256, embed
 from seedbed.lm.finetune import Tuning, own
 from seedbed.lm.load import load, weights_hash
-from seedbed.lm.passages import passages
+from seedbed.lm.passages import END, passages
 from seedbed.lm.pretrain import Pretraining, pretrain
 from seedbed.lm.reconstruction import greedy
 from seedbed.parts import Component
@@ -33,6 +36,7 @@ from seedbed.task import Task
 from seedbed.testing import check_generator, tiny_sample
 from seedbed.types import Completion, Example, Prompt, Sample, SoftRef
 from seedbed.verify import verify
+from seedbed.written import write_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = ROOT / "tests/data/public-domain.txt"
@@ -53,6 +57,32 @@ def test_training_that_is_stopped_goes_on_to_the_same_bytes(made: Path, tmp_path
     assert made.read_bytes() == (tmp_path / "decoder.safetensors").read_bytes()
     with pytest.raises(ModelError, match="another model, embedder, corpus or setting"):
         pretrain("seedling", [TEXT], tmp_path, how=replace(SMALL, batch=9), steps=5)
+
+
+def test_a_models_own_text_that_was_torn_off_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(written, "TOGETHER", 3)
+    whole = write_corpus("seedling", tmp_path / "whole", minutes=60, most=8)
+    text = whole.read_text(encoding="utf-8")
+    (torn := tmp_path / "torn").mkdir()
+    (torn / whole.with_suffix(".partial").name).write_text(text[: text.index(END, text.index(END) + 1) - 7], encoding="utf-8")
+    again = write_corpus("seedling", torn, minutes=60, most=8)
+    assert again.name == whole.name
+    assert again.read_bytes() == whole.read_bytes()
+    assert len(set(text.split(END))) == 9  # eight texts, all different, and the end of the last line
+    assert [p.name for p in torn.iterdir()] == [whole.name]
+
+
+def test_without_a_corpus_a_decoder_learns_from_the_models_own_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(written, "TOGETHER", 90)
+    done = CliRunner().invoke(app, ["pretrain-prompt", "--model", "seedling", "--minutes", "0", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "writes its own text" in done.output
+    (text,) = (tmp_path / "work").glob("written-*.txt")
+    facts = json.loads((tmp_path / "decoder.json").read_text())
+    assert 10 < facts["passages"] < 90  # one in twenty is held out, some are too short
+    assert text.read_text(encoding="utf-8").count(END) == 90
+    lm = load("seedling")
+    load_decoder(tmp_path / "decoder.safetensors", lm, "minilm", MINILM_SHA256)
 
 
 def test_held_out_passages_are_of_other_documents_and_lengths_are_mixed(tmp_path: Path) -> None:

@@ -267,16 +267,19 @@ def export(
 @app.command("pretrain-prompt")
 def pretrain_prompt(
     model: Annotated[str, typer.Option(help="A causal language model: seedling, a folder or a hub name.")],
-    corpus: Annotated[list[Path], typer.Option(help="General text: .txt, .txt.gz or .txt.xz; blank lines end documents. May be given again.")],
+    corpus: Annotated[
+        list[Path] | None, typer.Option(help="General text (.txt, .gz, .xz; blank lines end documents). None: the model's own.")
+    ] = None,
     minutes: Annotated[float, typer.Option(help="Time to train now; the same command trains on.", min=0)] = 60.0,
     out: Annotated[Path, typer.Option(help="Folder of the decoder; but for MODEL_FOLDER/decoder, name it in [generator] decoder.")] = Path("decoder"),
     as_json: AsJson = False,
 ) -> None:
     """Train an embedding decoder for a language model once. [generator] prompt = "amortised" then adapts it to a few rows."""
     from seedbed.lm.pretrain import pretrain
+    from seedbed.written import write_corpus
 
-    with _interruptible(f"seedbed pretrain-prompt --model {model} {' '.join(f'--corpus {c}' for c in corpus)} --minutes {minutes:g} --out {out}"):
-        found = pretrain(model, corpus, out, minutes, say=print)
+    with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
+        found = pretrain(model, corpus or [write_corpus(model, out / "work", minutes / 4, say=print)], out, minutes, say=print)
     q = found["quality"]
     print(f"{out}: {found['steps']} steps, {found['passages']} passages, {found['minutes']} minutes. Of {q['n']} held-out passages:")
     losses = ", ".join(f"{t} soft tokens {loss:.3f}" for t, loss in q["held_out"].items())
