@@ -141,6 +141,7 @@ def test_list_explain_env() -> None:
     assert explained["settings"]["tokens"] == 16
     assert "arXiv" in (ROOT / "src/seedbed/generators/soft.py").read_text()
     assert "Did you mean 'dedup'" in seedbed("explain", "dedpu").stderr
+    assert "has the methods of no role" in seedbed("explain", "seedbed.types:Prompt").stderr
     assert seedbed("--version").stdout == f"seedbed {version('seedbed')}\n"
     assert "torch" in json.loads(seedbed("env", "--json").stdout.splitlines()[-1])
 
@@ -200,6 +201,21 @@ def test_check_says_what_would_let_the_gain_be_measured(tmp_path: Path) -> None:
         (tmp_path / "m.csv").write_text("\n".join(["message,queue", *rows[:many]]) + "\n")
         found = CliRunner().invoke(app, ["check", str(tmp_path / "r.toml"), *sample])
         assert found.exit_code == 0 and (said in found.stdout if said else "the gain" not in found.stdout), found.output
+
+
+def test_check_names_labels_that_no_test_row_has_and_says_all_as_json(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE.format(data="m.csv"))
+    for part, labels in (("fit", "abc" * 40), ("test", "ab" * 60)):
+        (tmp_path / f"{part}.csv").write_text("message,queue\n" + "".join(f"{part} {i} says {c * 9},{c}\n" for i, c in enumerate(labels)))
+    asked = ["check", str(tmp_path / "r.toml"), "--json", "--set"]
+    found = CliRunner().invoke(app, [*asked, 'sample={fit="fit.csv", test="test.csv"}'])
+    said = json.loads(found.stdout.splitlines()[-1])
+    assert (said["good"], said["rows"]["test"], said["labels"]) == (True, 120, ["a", "b", "c"])
+    assert said["notes"] == ["the gain will say nothing of 'c', which no test row has."]
+    assert f"note: {said['notes'][0]}" in found.stdout
+    bad = CliRunner().invoke(app, [*asked, "seed=-1"])
+    assert bad.exit_code != 0
+    assert "seed" in json.loads(bad.stdout.splitlines()[-1])["problems"][0]
 
 
 def test_help_shows_sections_in_brackets_and_cuts_no_summary() -> None:

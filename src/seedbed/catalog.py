@@ -91,15 +91,30 @@ def find(role: str, kind: str, base: Path = Path()) -> type[Any]:
     if not colon:
         allowed = f"{', '.join(shipped)}, package.module:Class or file.py:Class"
         raise ComponentError(f"[{role}] kind = {kind!r} is unknown. Allowed: {allowed}.{did_you_mean(kind, shipped)}")
-    module = _module(role, module_name, base)
-    found = getattr(module, class_name, None)
+    found = _class(role, kind, module_name, class_name, base)
+    missing = [m for m in METHODS[role] if not callable(getattr(found, m, None))]
+    if missing:
+        raise ComponentError(f"[{role}] kind = {kind!r}: {class_name} is no {role}: it lacks the method {missing[0]!r}.")
+    return found
+
+
+def roles_of(plugin: str) -> list[str]:
+    """The roles whose methods a plug-in has. Raises ComponentError where it has those of none, or cannot be loaded."""
+    module_name, _, class_name = plugin.rpartition(":")
+    found = _class("plug-in", plugin, module_name, class_name, Path())
+    roles = [role for role, methods in METHODS.items() if all(callable(getattr(found, m, None)) for m in methods)]
+    if not roles:
+        needed = "; ".join(f"{role}: {', '.join(methods)}" for role, methods in METHODS.items())
+        raise ComponentError(f"{plugin}: {class_name} has the methods of no role. They are {needed}.")
+    return roles
+
+
+def _class(role: str, kind: str, module_name: str, class_name: str, base: Path) -> type[Any]:
+    found = getattr(_module(role, module_name, base), class_name, None)
     if not isinstance(found, type):
         raise ComponentError(f"[{role}] kind = {kind!r}: {module_name} has no class {class_name!r}.")
     if not dataclasses.is_dataclass(found):
         raise ComponentError(f"[{role}] kind = {kind!r}: {class_name} must be a frozen dataclass whose fields are its settings.")
-    missing = [m for m in METHODS[role] if not callable(getattr(found, m, None))]
-    if missing:
-        raise ComponentError(f"[{role}] kind = {kind!r}: {class_name} is no {role}: it lacks the method {missing[0]!r}.")
     return found
 
 

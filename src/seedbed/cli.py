@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seedbed import __version__
-from seedbed.errors import DataError, GateFailed, RecipeError, SeedbedError
+from seedbed.errors import GateFailed, RecipeError, SeedbedError
 from seedbed.printing import print_estimate, print_scores
 
 if TYPE_CHECKING:
@@ -80,25 +80,20 @@ def init(
 
 
 @app.command()
-def check(recipe: RecipeFile, sets: Sets = []) -> None:  # noqa: B006 (typer copies it)
+def check(recipe: RecipeFile, sets: Sets = [], as_json: AsJson = False) -> None:  # noqa: B006 (typer copies it)
     """Name every problem of a recipe and its data at once."""
-    from seedbed.copies import repeated
-    from seedbed.data import in_words, load_sample
-    from seedbed.gain import MIN_TEST, more_test, uneven
-    from seedbed.weights import absent
+    from seedbed.checked import check as look
 
-    loaded = _load(recipe, sets)
     try:
-        sample = load_sample(loaded.sample, loaded.task, loaded.seed, loaded.base)
-    except DataError as error:
-        raise RecipeError([str(error)]) from error
-    print(f"{recipe}: good. {in_words(sample)}; {len(sample.task.labels)} labels.")
-    print("".join(f"note: {line} Without it the recipe can be priced, not run.\n" for line in absent(loaded)), end="")
-    if loaded.task.target and (advice := more_test(sample, loaded.sample)):
-        print(f"note: the gain will not be measured: {advice}")
-    print("".join(f"note: {why}.\n" for why in (uneven(sample), repeated(sample)) if why), end="")
-    if (few := min(len(sample.fit), len(sample.dev) + len(sample.test))) < MIN_TEST and any(m.kind == "mauve" for m in loaded.metrics):
-        print(f"note: MAUVE will not be measured: it needs {MIN_TEST} rows of fit, of dev + test together and kept; the fewest here are {few}.")
+        found = look(_load(recipe, sets))
+    except RecipeError as error:
+        if as_json:
+            print(json.dumps({"good": False, "problems": error.problems}))
+        raise
+    print(f"{recipe}: good. {found.words}.")
+    print("".join(f"note: {line}\n" for line in found.notes), end="")
+    if as_json:
+        print(json.dumps(found.to_json(), ensure_ascii=False))
 
 
 @app.command()

@@ -38,7 +38,7 @@ def export(run: Path, form: Format, out: Path | None = None) -> Path:
         "messages": lambda r: _chat(task, r),
         "alpaca": lambda r: _alpaca(task, r, labels),
     }
-    path = out or run / "exports" / f"{form}.jsonl"
+    path = out or run / "exports" / f"{'rows' if form == 'jsonl' else form}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_lines(path, [records[form](r) for r in rows])
     return path

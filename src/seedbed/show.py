@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.candidates import rows_done
-from seedbed.catalog import CATALOG, find
+from seedbed.catalog import CATALOG, find, roles_of
 from seedbed.errors import ComponentError, StoreError, did_you_mean
 from seedbed.store import read_json, read_lines, read_parts
 
@@ -80,12 +80,17 @@ def _place(folder: Path, step: str) -> Path:
 
 
 def explanation(kind: str) -> dict[str, Any]:
-    """Role, docstring and settings of a shipped component (`soft`, `filter:form`) or a plug-in (`filter:file.py:Class`)."""
+    """Role, docstring and settings of a shipped component (`soft`, `filter:form`) or a plug-in (`file.py:Class`, `filter:file.py:Class`)."""
     role, colon, name = kind.partition(":")
-    places = [(role, name)] if colon and role in CATALOG else [(r, kind) for r in CATALOG if kind in CATALOG[r]]
+    if colon and role in CATALOG:
+        places = [(role, name)]
+    elif colon:
+        places = [(r, kind) for r in roles_of(kind)]
+    else:
+        places = [(r, kind) for r in CATALOG if kind in CATALOG[r]]
     if not places:
         known = [k for kinds in CATALOG.values() for k in kinds]
-        raise ComponentError(f"{kind!r} is no component. Allowed: {', '.join(known)}, or role:file.py:Class.{did_you_mean(kind, known)}")
+        raise ComponentError(f"{kind!r} is no component. Allowed: {', '.join(known)}, or file.py:Class.{did_you_mean(kind, known)}")
     role, name = places[0]
     found = find(role, name)
     settings = {

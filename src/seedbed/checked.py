@@ -1,0 +1,57 @@
+"""A recipe and its data looked at before anything is run: what is wrong is raised, what a user should know is noted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from seedbed.copies import repeated
+from seedbed.data import in_words, load_sample
+from seedbed.errors import DataError, RecipeError
+from seedbed.gain import MIN_TEST, more_test, uneven
+from seedbed.recipe import Recipe
+from seedbed.types import Sample
+from seedbed.weights import absent
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A recipe that can be read. rows: of each part of the sample (test: of all folds together). words: the same for people."""
+
+    words: str
+    rows: dict[str, int]
+    labels: list[str]
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"good": True, "problems": [], **asdict(self)}
+
+
+def check(recipe: Recipe) -> Checked:
+    """Raises RecipeError where the data do not fit the recipe."""
+    try:
+        sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
+    except DataError as error:
+        raise RecipeError([str(error)]) from error
+    notes = [f"{line} Without it the recipe can be priced, not run." for line in absent(recipe)]
+    if recipe.task.target and (advice := more_test(sample, recipe.sample)):
+        notes.append(f"the gain will not be measured: {advice}")
+    notes += [f"{why}." for why in (uneven(sample), repeated(sample), untested(sample)) if why]
+    if (few := min(len(sample.fit), len(sample.dev) + len(sample.test))) < MIN_TEST and any(m.kind == "mauve" for m in recipe.metrics):
+        notes.append(f"MAUVE will not be measured: it needs {MIN_TEST} rows of fit, of dev + test together and kept; the fewest here are {few}.")
+    rows = {"fit": len(sample.fit), "dev": len(sample.dev), "test": len(sample.tested), "more": len(sample.more), "folds": len(sample.folds)}
+    return Checked(f"{in_words(sample)}; {len(sample.task.labels)} labels", rows, list(sample.task.labels), notes)
+
+
+def untested(sample: Sample) -> str:
+    """Which labels stand in no test row; "" where there is none such."""
+    task = sample.task
+    if not (task.has_labels and task.target and sample.tested):
+        return ""
+    missing = sorted(set(task.labels) - {str(e.fields[task.target]) for e in sample.tested})
+    names = ", ".join(map(repr, missing[:SHOWN])) + f" and {len(missing) - SHOWN} more" * (len(missing) > SHOWN)
+    return f"the gain will say nothing of {names}, which no test row has" if missing else ""
+
+
+SHOWN = 5
+"""Labels that are named."""
