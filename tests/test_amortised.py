@@ -204,7 +204,7 @@ def test_auto_tries_it_where_a_decoder_is_at_hand(made: Path, tmp_path: Path) ->
     bare = tmp_path / "model"
     bare.mkdir()
     assert Soft()._forms(str(bare)) == Soft(tokens=2)._forms("seedling") == ("nsp", "mp", "mc")
-    with pytest.raises(ModelError, match=r"pretrain-prompt --model .*model --corpus TEXT"):
+    with pytest.raises(ModelError, match=r"pretrain-prompt --model .*model --out FOLDER"):
         Soft(prompt="amortised")._forms(str(bare))
     with pytest.raises(ModelError, match="amortised-lora"):
         Soft(prompt="amortised-lora")._forms(str(bare))

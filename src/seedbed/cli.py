@@ -107,7 +107,9 @@ def estimate(
     """Time, tokens, disk and memory of a run. From small measured pieces of it; of a [model] shape and of a server, computed."""
     from seedbed.estimate import estimate as work_out
 
-    found = work_out(_load(recipe, sets), out, ask).to_json()
+    loaded = _load(recipe, sets)
+    print("Trying small pieces of it, which may take a minute.", file=sys.stderr)
+    found = work_out(loaded, out, ask).to_json()
     print_estimate(found)
     if as_json:
         print(json.dumps(found))

@@ -21,11 +21,12 @@ from seedbed.data import load_sample
 from seedbed.dataset import write_dataset
 from seedbed.errors import ComponentError, GateFailed, RecipeError, RunFailed, StoreError
 from seedbed.folds import grow_folds
-from seedbed.gain import Gain, lessons, measure_gain
+from seedbed.gain import Gain, lessons, measure_gain, training_sets
 from seedbed.gates import failed, gates
 from seedbed.grow import Grown, Timer, looks_step, model_folder, own, sizes, step_names
 from seedbed.limits import UNLIMITED, Limits, Purse, said
 from seedbed.parts import Component
+from seedbed.progress import bar
 from seedbed.recipe import Recipe
 from seedbed.report.card import card
 from seedbed.report.closeup import closeup
@@ -182,18 +183,25 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any], folds
     """scores.json, closeup.json and verdict.txt; each (arm, volume, seed, fold) of the gain is a unit in the journal."""
     recipe, seed = grown.recipe, seed_for(grown.recipe.seed, "scores")
     made = examples_of(grown.kept, sample, recipe)
-    measures = [m for component in recipe.metrics for m in measured(component, sample, made, seed)]
+    measures = []
+    with bar("measure", len(recipe.metrics)) as update:
+        for i, component in enumerate(recipe.metrics):
+            update(i, component.kind)
+            measures += measured(component, sample, made, seed)
+        update(len(recipe.metrics), "")
     rows, *in_folds = (lessons(g.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None) for g in (grown, *folds))
-    with closing(Journal(out / "units.jsonl")) as journal:
+    spec, few = recipe.gain, min(map(len, (rows, *in_folds)))
+    students = len(training_sets(sample, few, spec.volumes)) * spec.seeds * max(1, len(sample.folds)) if sample.fit else 0
+    with closing(Journal(out / "units.jsonl")) as journal, bar("students", students) as update:
         known = {r["name"]: r["value"] for r in journal.records}
 
         def unit(name: str, make: Callable[[], Any]) -> Any:
             if name not in known:
                 known[name] = own("student", recipe.student, make)
                 journal.add({"name": name, "value": known[name]})
+                update(len(known), "")
             return known[name]
 
-        spec = recipe.gain
         student = recipe.student.settings
         gain: Gain = measure_gain(sample, rows, student, seed, seeds=spec.seeds, volumes=spec.volumes, folds=in_folds, unit=unit)
     write_json(out / "closeup.json", closeup(sample, grown.kept, seed))

@@ -147,7 +147,7 @@ class Soft:
         if self.prompt.startswith("amortised") and not place.is_file():
             found = f"decoder = {self.decoder!r} is no file" if self.decoder else f"{model!r} has no decoder/decoder.safetensors"
             raise ModelError(
-                f'[generator] prompt = "{self.prompt}": {found}. Make one (seedbed pretrain-prompt --model {model} --corpus TEXT --out FOLDER) '
+                f'[generator] prompt = "{self.prompt}": {found}. Make one (seedbed pretrain-prompt --model {model} --out FOLDER) '
                 'and write decoder = "FOLDER/decoder.safetensors".'
             )
         if self.prompt != "auto":

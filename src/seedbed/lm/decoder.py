@@ -44,7 +44,7 @@ def gives(path: Path, t: int) -> bool:
 def load_decoder(path: Path, lm: LM, embedder: str, embedder_hash: str, t: int | None = None, dropout: float = 0.0) -> SoftPrompt:
     """P_theta of form mc whose first t vectors it was asked for (None: all). Raises ModelError: no such file, made for other weights, too few
     or too many vectors."""
-    advice = f"Make one: seedbed pretrain-prompt --model {lm.name} --corpus TEXT --out FOLDER"
+    advice = f"Make one: seedbed pretrain-prompt --model {lm.name} --out FOLDER"
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["decoder"])
