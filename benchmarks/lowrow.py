@@ -87,14 +87,14 @@ def recipe_of(task: str, files: dict[str, Any], n: int, rows: int, ways: Sequenc
         # Three times as many candidates, of which as many as were asked for are chosen together.
         chosen = {"generate": {"count": 3 * rows}, "filter": [*FILTERS, {"kind": "select", "rows": rows}]} if way.endswith("select") else {}
         # A ceiling: unlabelled real texts in place of generated ones, labelled by the same classifier.
-        chosen |= {"generate": {"count": 0}, "annotate": {"path": files["fit"], "count": rows}} if way == "real texts" else {}
+        chosen |= {"generate": {"count": 0}, "annotate": {"count": rows}} if way == "real texts" else {}
         for name, student in STUDENTS.items() if labels else [("", STUDENTS["minilm"])]:
             arms.append({"name": f"{way} {name}".strip(), "generator": settings, "student": student, **chosen})
     return build(
         {
             "name": f"{task}-{n}",
             "seed": 7,
-            "sample": {**files, "rows": n, "dev_share": 0.25},
+            "sample": {**files, "rows": n, "dev_share": 0.25} | ({"pool": files["fit"]} if "real texts" in ways else {}),
             "task": TASKS[task],
             "engine": {"kind": "local", "slots": 128, "cache": 192},
             "generate": {"count": rows, "max_tokens": TOKENS.get(task, 48), "temperature": temperature, "top_p": 0.95, "relabel": labels},

@@ -169,6 +169,15 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"arm": [{"generator": {"kind": "soft"}}]}, (), "needs a name of its own"),
     ({"arm": [{"name": "a", "generator": {"shotz": 2}}]}, (), r"\[arm a\] \[generator\] has no setting 'shotz'"),
     ({"arm": {"name": "a"}}, (), r"must be written \[\[arm\]\]"),
+    (
+        {
+            "sample": {"path": "examples/helpdesk.csv", "rows": 100},
+            "annotate": {"path": "examples/helpdesk.csv"},
+            "arm": [{"name": "a", "annotate": {"path": "examples/../examples/helpdesk.csv"}}],
+        },
+        (),
+        r"\[arm a\] annotate.path names another pool",
+    ),
     ({}, ("anotate",), "'anotate' is unknown"),
     ({"generate": {"count": 0}}, ("generate",), "needs new rows"),
     ({"generate": {"count": "auto"}}, ("generate",), "Give .generate. count a number"),

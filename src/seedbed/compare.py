@@ -68,6 +68,8 @@ def arms_of(recipe: Recipe, modes: Sequence[str] = ()) -> list[Arm]:
             problems.append(
                 f'[arm {name}] count = "auto" is a number of its own for every arm and seed. Give [generate] count a number to compare at.'
             )
+        if own_recipe.sample.pool != recipe.sample.pool:
+            problems.append(f"[arm {name}] annotate.path names another pool, and arms share one. Write it in [annotate], or as [sample] pool.")
         usual = "annotate+generate" if generates and annotates else "annotate" if annotates else "generate"
         for mode in [m for m in modes if m not in unknown] or [usual]:
             if "annotate" in mode and not annotates:
