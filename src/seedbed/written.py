@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seedbed.engines.local import Local
 from seedbed.errors import DataError
+from seedbed.lm.load import usual_device
 from seedbed.lm.passages import END
 from seedbed.progress import bar
 from seedbed.store import fingerprint
@@ -28,7 +29,7 @@ def write_corpus(
     A call that was stopped goes on behind the last texts that it kept; a file that is done is left as it is. Raises DataError where the model
     writes nothing.
     """
-    session = Local().open(ModelRef(model))
+    session = Local(precision="fp32" if usual_device() == "cpu" else "bf16").open(ModelRef(model))
     path = folder / f"written-{fingerprint(session.describe()['model_hash'], sampling)[:12]}.txt"
     partial = path.with_suffix(".partial")
     if path.exists():
