@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-vllm check docs bench format clean
+.PHONY: install demo test test-all test-vllm check docs bench format clean
 
 install: .venv/ready
 
@@ -17,8 +17,14 @@ install: .venv/ready
 demo: .venv/ready
 	HF_HUB_OFFLINE=1 $(BIN)/seedbed run recipes/helpdesk.toml
 
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# All but the slowest, some half of the time: before a commit. test-all is what CI runs.
 test: .venv/ready
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: .venv/ready
+	$(PYTEST)
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

@@ -41,6 +41,7 @@ def exchangeable(i: int) -> Iterator[tuple[str, float | None]]:
     yield "neighbour_ratio", _difference_p(rng.exponential(size=40), rng.exponential(size=40), np.median, i)
 
 
+@pytest.mark.slow
 def test_real_rows_in_the_place_of_kept_ones_raise_no_alarm_beyond_chance() -> None:
     found = defaultdict(list)
     for i in range(DRAWS):

@@ -51,6 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "decoder.safetensors"
 
 
+@pytest.mark.slow
 def test_training_that_is_stopped_goes_on_to_the_same_bytes(made: Path, tmp_path: Path) -> None:
     for steps in (1, 3, 4):
         pretrain("seedling", [TEXT], tmp_path, how=SMALL, steps=steps)
@@ -138,6 +139,7 @@ def test_no_change_gives_back_the_decoder_and_a_change_is_merged_exactly(made: P
     assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folded", "epochs"), [(256, 1), (0, 2)])
 def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folded: int, epochs: int
@@ -198,6 +200,7 @@ def test_conformance(made: Path, form: Any) -> None:
     check_generator(Soft(prompt=form, decoder=str(made), tokens=4, epochs=1))
 
 
+@pytest.mark.slow
 def test_auto_tries_it_where_a_decoder_is_at_hand(made: Path, tmp_path: Path) -> None:
     Soft(decoder=str(made), tokens=4, epochs=1, k=2).fit(tiny_sample(), "seedling", 0, tmp_path)
     assert set(json.loads((tmp_path / "training.json").read_text())["forms"]) == {"none", "nsp", "mp", "mc", "amortised"}
@@ -210,6 +213,7 @@ def test_auto_tries_it_where_a_decoder_is_at_hand(made: Path, tmp_path: Path) ->
         Soft(prompt="amortised-lora")._forms(str(bare))
 
 
+@pytest.mark.slow
 def test_with_lora_a_fit_is_stopped_and_goes_on_to_the_same_bytes_and_the_engine_reads_what_was_fitted(made: Path, tmp_path: Path) -> None:
     soft = Soft(prompt="amortised-lora", decoder=str(made), tokens=4, epochs=12, batch=16)
     sample, frozen = tiny_sample(), weights_hash(load("seedling").model)
@@ -246,6 +250,7 @@ def test_settings_of_lora_name_the_steps_of_its_form_alone() -> None:
     assert facts["mc"][0] == facts["mc"][1] and facts["amortised-lora"][0] != facts["amortised-lora"][1]
 
 
+@pytest.mark.slow
 def test_a_run_with_lora_ends_and_is_verified(made: Path, tmp_path: Path) -> None:
     small = ["generate.count=12", "generate.max_tokens=12", "student.features=tfidf", "gain.seeds=1", "metric=[]", "generator.epochs=1"]
     at = [f"generator.decoder={made}", "generator.tokens=4", "generator.prompt=amortised-lora", "generate.relabel=false", "annotator=[]", "filter=[]"]

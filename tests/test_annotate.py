@@ -109,6 +109,7 @@ def test_annotating_and_generating_in_one_run(tmp_path: Path) -> None:
     assert next(m for m in scores["measures"] if m["name"] == "verbatim_rate")["n"] == scores["counts"]["kept"] - scores["counts"]["annotated"]
 
 
+@pytest.mark.slow
 def test_relabelled_rows_have_the_label_that_was_read_and_keep_the_one_that_was_written(tmp_path: Path) -> None:
     settings = {name: value for name, value in LABELS.items() if name != "annotate"} | {"name": "relabelled"}
     folder = run(recipes.build(settings | {"generate": {"count": 60, "max_tokens": 200, "relabel": True}}, ROOT), tmp_path).folder
@@ -331,6 +332,7 @@ def test_a_limit_on_tokens_cuts_the_answers_and_the_next_call_goes_on(tmp_path: 
         assert (whole.folder / name).read_bytes() == (fresh.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_preview_and_estimate_of_annotating_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from seedbed.estimate import estimate
     from seedbed.preview import preview

@@ -141,6 +141,7 @@ def test_soft_labels_on_one_label_are_hard_labels(tuned: Encoder) -> None:
         assert hard.sum(axis=1) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_soft_labels_are_learned_as_distributions(tuned: Encoder) -> None:
     """Cross-entropy is least at the target itself: with little to hold it back, the answer on the rows is their distribution."""
     rows = [Example("a", {"text": "bread and soup", "label": "?"}, target_probs={"food": 3.0, "travel": 1.0})]
@@ -164,6 +165,7 @@ def test_frozen_features_are_the_linear_students() -> None:
     assert (Encoder().learn(TASK, rows, rows[::3], 0).probabilities(test) == Linear().learn(TASK, rows, rows[::3], 0).probabilities(test)).all()
 
 
+@pytest.mark.slow
 def test_a_tuned_encoder_conforms(tuned: Encoder) -> None:
     check_student(replace(tuned, epochs=25, lr=3e-3))
     check_annotator(Classifier(tuned.model, tune=True, epochs=3))

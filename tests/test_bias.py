@@ -107,6 +107,7 @@ def test_labels_that_go_with_a_group_more_than_they_did_are_found() -> None:
     assert found["group_skew"].p is not None and found["group_skew"].p > 0.01
 
 
+@pytest.mark.slow
 def test_real_rows_in_the_place_of_kept_ones_raise_no_alarm_beyond_chance() -> None:
     p: dict[str, list[float]] = {}
     for i in range(25):

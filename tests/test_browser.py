@@ -162,6 +162,7 @@ def test_a_long_text_unfolds_by_key(browser: Any, tmp_path: Path) -> None:
         assert opened.tab.evaluate("document.querySelector('details').open")
 
 
+@pytest.mark.slow
 def test_paper_shows_the_whole_of_what_scrolls(browser: Any, tmp_path: Path) -> None:
     with Tab(browser, tmp_path, cases()["labels"], colours="dark") as opened:
         opened.tab.emulate_media(media="print")

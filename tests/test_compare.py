@@ -97,6 +97,7 @@ def test_nothing_is_made_twice(compared: tuple[Path, list[dict[str, Any]]]) -> N
     assert json.loads((folder / "compare.json").read_text())["rows"] == again.rows
 
 
+@pytest.mark.slow
 def test_hours_leave_cells_without_a_number_and_a_reason_and_the_next_call_fills_them(tmp_path: Path) -> None:
     made = recipes.build(BASE | {"arm": BASE["arm"][:1]}, ROOT)
     cut = compare(made, MODES, seeds=1, out=tmp_path / "cut", hours=1e-9)
@@ -123,6 +124,7 @@ def test_measures_are_of_all_seeds_of_their_row_or_none(
     assert all("measures missing: stopped at --hours 1" in r["note"] for r in cut.rows[1:5])
 
 
+@pytest.mark.slow
 def test_an_arm_that_keeps_nothing_says_why_and_spoils_no_other(tmp_path: Path) -> None:
     arms = [{"name": "good"}, {"name": "bad", "filter": [{"kind": "form", "low": 0.49, "high": 0.51, "slack": 1.0}], "generate": {"max_tokens": 3}}]
     good, bad = compare(recipes.build(BASE | {"arm": arms}, ROOT), ("generate",), seeds=2, out=tmp_path, hours=1).rows[1:3]
@@ -130,6 +132,7 @@ def test_an_arm_that_keeps_nothing_says_why_and_spoils_no_other(tmp_path: Path) 
     assert bad["mean"] is None and [note.split(":")[0] for note in bad["note"].split("; ")] == ["seed 1 kept no row", "seed 2 kept no row"]
 
 
+@pytest.mark.slow
 def test_a_student_of_an_arm_has_a_control_of_its_own(tmp_path: Path) -> None:
     arms = [{"name": "a"}, {"name": "b", "student": {"kind": "linear", "features": "tfidf"}}]
     rows = compare(recipes.build(BASE | {"arm": arms}, ROOT), ("annotate",), seeds=1, out=tmp_path).rows
@@ -139,6 +142,7 @@ def test_a_student_of_an_arm_has_a_control_of_its_own(tmp_path: Path) -> None:
         assert arm["gain"] == pytest.approx(arm["mean"] - real["mean"])
 
 
+@pytest.mark.slow
 def test_a_damaged_unit_costs_its_file_and_no_step(tmp_path: Path, compared: tuple[Path, list[dict[str, Any]]]) -> None:
     units = Path(shutil.copytree(compared[0], tmp_path / "side-compare")) / "units.jsonl"
     units.write_bytes(b"x" + units.read_bytes()[1:])

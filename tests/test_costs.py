@@ -78,6 +78,7 @@ def test_an_answer_that_was_lost_on_the_way_may_have_been_charged() -> None:
         assert session.most(Prompt("é" * 10, 0), replace(HOW, max_tokens=9)) == pytest.approx((20 + 64) * 1e-4 + 9 * 5e-3)
 
 
+@pytest.mark.slow
 def test_a_run_stops_within_its_money_and_goes_on(tmp_path: Path) -> None:
     """What is paid in all is what an unlimited run pays, and no call pays more than it may."""
     with Server(writer) as server:
@@ -182,6 +183,7 @@ def test_what_is_computed_is_what_a_server_of_such_answers_charges(tmp_path: Pat
     assert found.money == pytest.approx(cost_of(candidates), rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_preview_asks_for_its_rows_alone_and_says_what_they_cost(tmp_path: Path) -> None:
     with Server(writer) as server:
         made = recipes.build(priced(server), ROOT)

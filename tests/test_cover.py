@@ -107,6 +107,7 @@ def test_many_rows_are_looked_at_once_each() -> None:
     assert [looks(n) for n in (1, 100, 250, 300, 1000, 2000)] == [4, 400, 1000, 900, 1000, 2000]
 
 
+@pytest.mark.slow
 def test_a_run_that_looks_first_is_the_same_by_limits_and_by_shards(tmp_path: Path) -> None:
     built = recipes.build(RUN, ROOT)
     whole = run(built, tmp_path / "whole")

@@ -76,6 +76,7 @@ def test_both_precisions_are_near(dtype: torch.dtype) -> None:
     assert (found * expected).sum(1).min() >= (0.99999 if dtype is torch.float32 else 0.999)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_cache")
 def test_a_text_has_the_same_bytes_in_any_company(distil: str) -> None:
     texts = texts_of(60, 3)

@@ -24,6 +24,7 @@ def _prompts(count: int) -> list[tuple[int, Prompt]]:
     return [(i, Prompt(OPENINGS[i % len(OPENINGS)], seed=i)) for i in range(count)]
 
 
+@pytest.mark.slow
 def test_local_bytes_do_not_depend_on_neighbours_order_or_refills() -> None:
     session = Local(slots=8, cache=64).open(ModelRef("seedling"))
     sampling = Sampling(1.0, 0.95, 24)

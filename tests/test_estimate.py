@@ -122,6 +122,7 @@ def test_finished_steps_cost_nothing_and_the_rest_is_estimated(tmp_path: Path) -
     assert _snapshot(done.folder) == before
 
 
+@pytest.mark.slow
 def test_an_estimate_of_a_soft_prompt_counts_its_tokens(tmp_path: Path) -> None:
     """The tokens are a count, not a measurement: epochs times the fit rows' tokens, up to the draw of rows that stand for all."""
     from seedbed.data import load_sample
@@ -141,6 +142,7 @@ def test_an_estimate_of_a_soft_prompt_counts_its_tokens(tmp_path: Path) -> None:
     assert not (tmp_path / "tiny").exists()
 
 
+@pytest.mark.slow
 def test_annotators_are_a_step_of_both(tmp_path: Path) -> None:
     parts = {
         "annotator": [{"kind": "classifier"}],

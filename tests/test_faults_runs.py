@@ -20,6 +20,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return faults_runs.snapshot(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "times"), [("damaged", 3), ("disk_full", 1), ("clock", 1), ("twice", 1)])
 def test_the_final_rows_are_the_same(fault: str, times: int, whole: dict[str, bytes], tmp_path: Path) -> None:
     if fault == "clock" and not faults_runs.FAKETIME.exists():

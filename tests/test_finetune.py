@@ -325,6 +325,7 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Sample, Path]:
     return (*_fitted(folder, replace(FAST, epochs=10)), folder)
 
 
+@pytest.mark.slow
 def test_one_teacher_makes_rows_and_answers_them(lora: tuple[Any, Sample, Path]) -> None:
     teacher, sample, folder = lora
     training = json.loads((folder / "training.json").read_text())
@@ -411,6 +412,7 @@ WHOLE: dict[str, Any] = TOY | {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "method"),
     [({"kind": "toy", "order": 5}, "lora"), ({"kind": "local", "slots": 8, "cache": 128}, "full")],
@@ -428,6 +430,7 @@ def test_a_whole_run(engine: dict[str, Any], method: str, tmp_path: Path) -> Non
         assert not any(str(place) in path.read_text(errors="ignore") for place in (tmp_path, ROOT)), path
 
 
+@pytest.mark.slow
 def test_an_estimate_counts_the_tokens_of_both_texts_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimates, "TRIAL_S", 0.5)
     recipe = recipes.build(WHOLE | {"generator": WHOLE["generator"] | {"batch": 4}}, ROOT)

@@ -68,6 +68,7 @@ def test_shards_join_to_the_bytes_of_one_machine(tmp_path: Path) -> None:
     assert _snapshot(tmp_path / "joined/tiny") == _snapshot(tmp_path / "whole/tiny")
 
 
+@pytest.mark.slow
 def test_shards_go_on_behind_a_run_that_a_limit_cut(tmp_path: Path) -> None:
     raw = QUICK | {"generate": {"count": 1300, "max_tokens": 40}, "filter": [], "task": PLAIN}
     built = recipes.build(raw, ROOT)

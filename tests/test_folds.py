@@ -318,6 +318,7 @@ def test_verify_counts_names_and_sifts_the_rows_of_folds_anew(whole: Path, desk:
         verify(folder)
 
 
+@pytest.mark.slow
 def test_a_limit_leaves_the_rows_and_no_gain_and_going_on_gives_the_bytes_of_a_run_without_it(whole: Path, desk: Path, tmp_path: Path) -> None:
     recipe = recipes.build(FOLDED, desk)
     limit, seen = Limits(tokens=4000), list[str]()
@@ -396,6 +397,7 @@ def test_a_folds_pool_holds_no_input_of_its_test(tmp_path: Path) -> None:
         assert {e.fields["message"] for e in fold.pool} == {r["message"] for r in rows} - {e.fields["message"] for e in fold.test} | {"another"}
 
 
+@pytest.mark.slow
 def test_a_comparison_scores_the_answers_of_all_folds_together_and_goes_on_where_it_stopped(desk: Path, tmp_path: Path) -> None:
     two = {"sample": {"path": "desk.csv", "folds": 2}}
     recipe = recipes.build(FOLDED | two | {"arm": [{"name": "few"}, {"name": "fewer", "generator": {"kind": "hard", "shots": 2}}]}, desk)

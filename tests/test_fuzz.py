@@ -12,6 +12,7 @@ from fuzzing import SEEDS, STRUCTURED, TARGETS, counted
 from hypothesis import HealthCheck, given, settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRUCTURED)
 def test_nearly_right_inputs(name: str) -> None:
     law, strategies = STRUCTURED[name]

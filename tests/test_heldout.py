@@ -45,6 +45,7 @@ def test_rows_that_say_something_else_are_worse(sample: Sample) -> None:
     assert found.value is not None and found.real is not None and found.value > found.real + 0.5
 
 
+@pytest.mark.slow
 def test_dev_rows_are_not_read(sample: Sample) -> None:
     kept = renamed(sample.fit)
     first = Heldout(epochs=1).measure(sample, kept, 0)

@@ -55,6 +55,7 @@ print([m for m in ("trl", "sentence_transformers", "pandas", "datasets", "sklear
 """
 
 
+@pytest.mark.slow
 def test_training_loads_no_library_that_it_does_not_need(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", TRAINING, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

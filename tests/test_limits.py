@@ -164,6 +164,7 @@ def test_a_cut_fit_goes_on_to_the_same_bytes(tmp_path: Path, steps: int) -> None
     assert _snapshot(tmp_path / "cut") == _snapshot(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_whose_fit_was_cut_keeps_its_teacher_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     raw = REAL | {"generator": REAL["generator"], "generate": {"count": 16, "max_tokens": 12}, "metric": []}

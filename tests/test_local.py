@@ -115,6 +115,7 @@ def test_draws_follow_a_plain_inverse_cdf() -> None:
             assert low - 1e-5 <= uniforms[row] * running[-1] <= high + 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["seedling", "llama", "qwen3", "gpt2"])
 def test_greedy_equals_generate_behind_a_beginning_kept_once(kind: str) -> None:
     """Of prompts that say what they share: nothing, too little to be kept apart, two long beginnings; some are no longer than that."""
@@ -141,6 +142,7 @@ def test_a_beginning_kept_once_is_in_no_slot() -> None:
     assert int(written.nonzero().max()) < 48, "own tokens only: at most 16 of the beginning's last piece, a few of the prompt, 20 drawn"
 
 
+@pytest.mark.slow
 def test_a_template_says_what_all_its_prompts_share_and_a_longer_run_keeps_the_bytes(tmp_path: Path) -> None:
     from seedbed.candidates import complete, read_candidates
     from seedbed.generators.hard import Hard
@@ -191,6 +193,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[float, bytes]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "slots", "top_p"), [("seedling", 40, 0.9), ("seedling", 6, 1.0), ("gpt2", 20, 0.95), ("qwen3", 24, 1.0)])
 def test_bits_do_not_depend_on_neighbours_order_refills_or_shared_beginnings(kind: str, slots: int, top_p: float, seen: dict[float, bytes]) -> None:
     """Of logits, not of texts alone: a text hides a changed last bit in all but one of some million tokens."""

@@ -56,6 +56,7 @@ def test_divergence_and_length_are_those_of_the_formulas() -> None:
     assert one["bigram_divergence"](np.array([[0, 0, 0, 0]]), np.array([[0, 0, 0, 0]]))[0] == 0.0, "no pair anywhere"
 
 
+@pytest.mark.slow
 def test_real_rows_raise_no_alarm_beyond_chance() -> None:
     found = defaultdict(list)
     for i in range(40):

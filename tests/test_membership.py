@@ -156,6 +156,7 @@ def test_canaries_that_nobody_learned_have_the_exposure_of_chance() -> None:
     assert len(ends(TASK, rows("f", texts(5, 0)), ENDS, 1)) == 4095
 
 
+@pytest.mark.slow
 def test_a_recipe_plants_them_where_the_teacher_learns_and_nowhere_else(tmp_path: Path) -> None:
     raw = TOY | {"sample": {"path": "examples/helpdesk.csv", "rows": 150, "canaries": 5, "canary_repeats": 2}, "metric": [{"kind": "membership"}]}
     audit, plain = recipes.build(raw, ROOT), recipes.build(TOY, ROOT)

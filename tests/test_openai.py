@@ -327,6 +327,7 @@ def settings(server: Server) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_key_comes_from_the_environment_and_is_written_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

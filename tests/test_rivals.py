@@ -390,6 +390,7 @@ def test_an_estimate_counts_every_turn_of_a_row(tmp_path: Path) -> None:
     assert cost.tokens == pytest.approx(tokens_of(tmp_path / "run"), rel=0.3)
 
 
+@pytest.mark.slow
 def test_several_candidates_a_row_go_through_a_whole_run(tmp_path: Path) -> None:
     """The toy engine learns the form of responses from the template itself, which names its labels and texts."""
     form = "{% for example in examples %}<response><probability>0.{{ loop.index }}</probability><text>{{ example }}</text></response>\n{% endfor %}"

@@ -70,6 +70,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "tiny"
 
 
+@pytest.mark.slow
 def test_a_recipe_whose_rows_cannot_be_read_takes_no_folder_and_no_result(tmp_path: Path, toy_run: Path) -> None:
     shutil.copytree(toy_run, tmp_path / "tiny")
     before = _snapshot(tmp_path / "tiny")
@@ -160,6 +161,7 @@ def test_a_models_licence_is_its_cards(text: str | None, found: str | None, tmp_
     assert model_license("owner/name") is None
 
 
+@pytest.mark.slow
 def test_a_longer_run_extends_and_a_new_filter_repays_nothing(toy_run: Path, tmp_path: Path) -> None:
     longer = TOY | {"generate": TOY["generate"] | {"count": 170}}
     shutil.copytree(toy_run, tmp_path / "tiny")
@@ -232,6 +234,7 @@ def test_part_sizes_do_not_change_the_rows(tmp_path: Path) -> None:
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 def test_odd_line_ends_in_texts_are_text(tmp_path: Path) -> None:
     """U+2028 and the like end a line for `str.splitlines`, but not in JSON lines."""
     lines = (ROOT / "examples/helpdesk.csv").read_text().splitlines()[:151]

@@ -115,6 +115,7 @@ def test_every_bit_of_a_part_counts(tmp_path: Path) -> None:
     assert refused > 100
 
 
+@pytest.mark.slow
 def test_rows_in_memory_do_not_grow_with_the_rows(teacher: Teacher, tmp_path: Path) -> None:
     peaks = []
     for rows in (500, 3000):

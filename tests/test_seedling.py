@@ -76,6 +76,7 @@ def cost(model: Any, seen: list[int], following: int) -> float:
     return -float(logits.log_softmax(0)[following]) / math.log(2)
 
 
+@pytest.mark.slow
 def test_card_gives_the_measured_bits_per_byte(lm: LM) -> None:
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     printed = re.search(r"^\| public-domain\.txt \| ([\d.]+) \|", card, re.MULTILINE)

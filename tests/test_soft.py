@@ -102,6 +102,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sample]:
     return out, sample
 
 
+@pytest.mark.slow
 def test_only_theta_has_gradients(fitted: tuple[Path, Sample]) -> None:
     lm = load("seedling")
     net = load_soft(fitted[0], lm.hash, lm.device).net.requires_grad_(True)
@@ -158,6 +159,7 @@ def test_a_prompt_for_other_weights_is_refused(fitted: tuple[Path, Sample]) -> N
         load_soft(fitted[0], "0" * 64, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_a_prompt_fitted_in_bf16_is_accepted_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is bound to the stored weights, not to the type in which they were read."""
     monkeypatch.setattr(load_module, "quick_dtype", lambda: torch.bfloat16)

@@ -45,6 +45,7 @@ def check_inverse(task: Task, fields: dict[str, Any]) -> None:
     assert task.kind == "plain" or known == task.prefix({name: fields[name] for name in task.given_columns})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_every_real_row_parses_back_to_itself(name: str) -> None:
     task = SETS[name]

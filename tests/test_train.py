@@ -124,6 +124,7 @@ CALM = {"initializer_range": 0.1}
 """Of weights, so that rounding does not grow into another curve."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "form"), [("llama", "nsp"), ("llama", "mp"), ("llama", "mc"), ("seedling", "mc")])
 def test_loss_curves_are_those_of_the_plain_path(kind: str, form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 steps over the same batches, nats a token at every evaluation: within 0.001 of the plain path in fp32."""

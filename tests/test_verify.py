@@ -44,6 +44,7 @@ def test_a_clean_run_passes_every_check(made: tuple[Path, Path]) -> None:
     assert [c.name for c in unread] == ["names", "verdicts", "measures"] and all("give --recipe" in c.why for c in unread)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_version_that_added_no_audit_is_no_forgery(made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = RAW | {"metric": [{"kind": "memorisation"}], "sample": {"path": str(made[1].parent / "examples/helpdesk.csv"), "rows": 100}}
     with monkeypatch.context() as earlier:

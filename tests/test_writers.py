@@ -71,6 +71,7 @@ def student(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.slow
 def test_they_conform(causal: Causal, seq2seq: Seq2seq) -> None:
     check_student(replace(causal, epochs=8))
     check_student(replace(seq2seq, epochs=15, lr=1e-2))
@@ -85,6 +86,7 @@ def test_an_encoder_decoder_learns_rows_by_heart(seq2seq: Seq2seq) -> None:
     assert after.facts["dev_nll"] < 0.2 * before.facts["dev_nll"]
 
 
+@pytest.mark.slow
 def test_a_causal_model_learns_what_it_was_not_shown(causal: Causal) -> None:
     learned = replace(causal, layers=2, epochs=8).learn(TASK, copies(60, 0), copies(20, 1), 0)
     test = copies(40, 2)
@@ -182,6 +184,7 @@ def test_rows_too_long_are_left_out_counted_and_get_no_answer(student: Any) -> N
         student.learn(TASK, long, [], 0)
 
 
+@pytest.mark.slow
 def test_shuffled_targets_are_no_gain_and_real_ones_are(seq2seq: Seq2seq) -> None:
     real, more, test = copies(16, 0), copies(48, 1), copies(100, 2)
     sample = Sample(TASK, tuple(real), tuple(copies(12, 3)), tuple(test))
