@@ -16,11 +16,11 @@ import random
 from pathlib import Path
 
 import torch
-from lowrow import HELD_OUT, SOFT, prepared, recipe_of
+from lowrow import HELD_OUT, prepared, recipe_of
 
 from seedbed.data import load_sample
 from seedbed.generators.soft import decoder_place
-from seedbed.generators.steered import asked
+from seedbed.generators.steered import asked as text_of
 from seedbed.lm.adapt import Adapted, Rows
 from seedbed.lm.decoder import load_decoder
 from seedbed.lm.embed import embed, embed_fresh, embedder_hash
@@ -40,15 +40,18 @@ def adapted(lm: LM, decoder: Path, task: str, data: Path, work: Path, seed: int)
     """(nats a token of unused rows before, and after adapting)."""
     made = recipe_of(task, prepared(data, work, task), 32, 1, ["amortised sample"])
     sample = load_sample(made.sample, made.task, seed_for(made.seed, "compare", seed) if seed else made.seed, made.base)
+    asked = made.arms[0][1].generator.settings
     net = load_decoder(decoder, lm, EMBEDDER, embedder_hash(EMBEDDER), TOKENS)
 
     def rows(examples: list[Example]) -> Rows:
-        return Rows([encode(lm, asked(made.task, e.fields)) for e in examples], torch.from_numpy(embed([made.task.body(e.fields) for e in examples])))
+        texts = [encode(lm, text_of(made.task, e.fields)) for e in examples]
+        return Rows(texts, torch.from_numpy(embed([made.task.body(e.fields) for e in examples])))
 
     own, dev = rows(list(sample.fit)), rows(list(sample.dev))
     unused = rows(random.Random(0).sample(sorted(sample.more, key=lambda e: e.id), HELD_OUT))
     tuned = Adapted(net, "affine", seed)
-    fit(lm, tuned, own.texts, own.z, dev.texts, dev.z, Fitting(SOFT["epochs"], weight_decay=0.0), seed)
+    how = Fitting(asked.epochs, asked.patience, asked.batch, prompt_lr=asked.prompt_lr, network_lr=asked.network_lr, weight_decay=0.0)
+    fit(lm, tuned, own.texts, own.z, dev.texts, dev.z, how, seed, None)
     return mean_nll(lm, net, unused.z, unused.texts), mean_nll(lm, tuned.merged(net), unused.z, unused.texts)
 
 
