@@ -1,17 +1,15 @@
 """Embedding decoders by the text they learn from: a corpus, or what the language model writes itself (`seedbed pretrain-prompt` without --corpus).
 
-python benchmarks/decoders.py --data FOLDER --corpus TEXT [--steps 1500] [--pieces 8192] [--seeds 3] [--out runs-decoders]
+python benchmarks/decoders.py --data FOLDER --corpus TEXT [--steps 600] [--seeds 3] [--out runs-decoders]
 
-Both take equally many steps on seedling; the shipped one took more. Prints, of 512 passages of the corpus
-that none has read: nats a token without a prompt and from 16 and 64 soft tokens, token F1 and cosine of what is written from a context; and of
-SLURP's 20 most frequent intents and GSM8K's questions, n = 32 with dev: nats a token of 200 unused rows before and after base prompt, shift and
-scale are adapted. Run again, it goes on.
+Both take equally many steps on seedling; the shipped one took more. Prints, of 512 passages of the corpus that none has read: nats a token without
+a prompt and from 16 and 64 soft tokens, token F1 and cosine of what is written from a context; and of SLURP's 20 most frequent intents and GSM8K's
+questions, n = 32 with dev: nats a token of 200 unused rows before and after base prompt, shift and scale are adapted. Run again, it goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import random
 from pathlib import Path
 
@@ -59,8 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--pieces", type=int, default=8192, help="that the model writes")
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs-decoders"))
     given = parser.parse_args()
@@ -72,7 +69,7 @@ def main() -> None:
         folder = given.out / name.replace(" ", "-")
         places[name] = folder / "decoder.safetensors"
         if not places[name].exists():
-            text = given.corpus if name == "corpus" else write_corpus(MODEL, folder / "work", math.inf, given.pieces, say=print)
+            text = given.corpus if name == "corpus" else write_corpus(MODEL, folder / "work", say=print)
             pretrain(MODEL, [text], folder, steps=given.steps, say=print)
     for name, place in places.items():
         q = quality(lm, load_decoder(place, lm, EMBEDDER, embedder_hash(EMBEDDER)), held_out, z, EMBEDDER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,11 @@ def test_training_that_is_stopped_goes_on_to_the_same_bytes(made: Path, tmp_path
 
 def test_a_models_own_text_that_was_torn_off_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(written, "TOGETHER", 3)
-    whole = write_corpus("seedling", tmp_path / "whole", minutes=60, most=8)
+    whole = write_corpus("seedling", tmp_path / "whole", count=8)
     text = whole.read_text(encoding="utf-8")
     (torn := tmp_path / "torn").mkdir()
     (torn / whole.with_suffix(".partial").name).write_text(text[: text.index(END, text.index(END) + 1) - 7], encoding="utf-8")
-    again = write_corpus("seedling", torn, minutes=60, most=8)
+    again = write_corpus("seedling", torn, count=8)
     assert again.name == whole.name
     assert again.read_bytes() == whole.read_bytes()
     assert len(set(text.split(END))) == 9  # eight texts, all different, and the end of the last line
@@ -74,16 +75,25 @@ def test_a_models_own_text_that_was_torn_off_goes_on_to_the_same_bytes(tmp_path:
 
 
 def test_without_a_corpus_a_decoder_learns_from_the_models_own_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(written, "TOGETHER", 90)
+    monkeypatch.setattr(written, "write_corpus", partial(write_corpus, count=90))
     done = CliRunner().invoke(app, ["pretrain-prompt", "--model", "seedling", "--minutes", "0", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert "writes its own text" in done.output
+    assert "writes 90 texts of its own first" in done.output
     (text,) = (tmp_path / "work").glob("written-*.txt")
     facts = json.loads((tmp_path / "decoder.json").read_text())
     assert 10 < facts["passages"] < 90  # one in twenty is held out, some are too short
     assert text.read_text(encoding="utf-8").count(END) == 90
+    text.unlink()
+    with pytest.raises(ModelError, match="holds training on another text"):
+        write_corpus("seedling", text.parent)
     lm = load("seedling")
     load_decoder(tmp_path / "decoder.safetensors", lm, "minilm", MINILM_SHA256)
+
+
+def test_a_corpus_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes("Überall. Ganz überall.\n\n".encode("latin-1") * 9)
+    with pytest.raises(DataError, match=r"latin.txt: is not UTF-8 text"):
+        passages([tmp_path / "latin.txt"], 4, 4, 0)
 
 
 def test_held_out_passages_are_of_other_documents_and_lengths_are_mixed(tmp_path: Path) -> None:

@@ -135,13 +135,15 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> 
     assert journal.stat().st_size > 10_000
 
 
-def test_list_explain_env() -> None:
+def test_list_explain_env(tmp_path: Path) -> None:
     assert "soft" in json.loads(seedbed("list", "--json").stdout.splitlines()[-1])["generator"]
     explained = json.loads(seedbed("explain", "soft", "--json").stdout.splitlines()[-1])
     assert explained["settings"]["tokens"] == 16
     assert "arXiv" in (ROOT / "src/seedbed/generators/soft.py").read_text()
     assert "Did you mean 'dedup'" in seedbed("explain", "dedpu").stderr
     assert "has the methods of no role" in seedbed("explain", "seedbed.types:Prompt").stderr
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(3)\n")
+    assert "fails to load: SystemExit: 3" in seedbed("explain", f"{tmp_path}/ends.py:X").stderr
     assert seedbed("--version").stdout == f"seedbed {version('seedbed')}\n"
     assert "torch" in json.loads(seedbed("env", "--json").stdout.splitlines()[-1])
 
@@ -205,13 +207,15 @@ def test_check_says_what_would_let_the_gain_be_measured(tmp_path: Path) -> None:
 
 def test_check_names_labels_that_no_test_row_has_and_says_all_as_json(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE.format(data="m.csv"))
-    for part, labels in (("fit", "abc" * 40), ("test", "ab" * 60)):
+    for part, labels in (("fit", "abc" * 40), ("test", "abz" * 40)):
         (tmp_path / f"{part}.csv").write_text("message,queue\n" + "".join(f"{part} {i} says {c * 9},{c}\n" for i, c in enumerate(labels)))
     asked = ["check", str(tmp_path / "r.toml"), "--json", "--set"]
     found = CliRunner().invoke(app, [*asked, 'sample={fit="fit.csv", test="test.csv"}'])
     said = json.loads(found.stdout.splitlines()[-1])
     assert (said["good"], said["rows"]["test"], said["labels"]) == (True, 120, ["a", "b", "c"])
-    assert said["notes"] == ["the gain will say nothing of 'c', which no test row has."]
+    assert said["notes"] == [
+        "the gain will say nothing of 'c', which no test row has; nobody can be right on test rows of 'z', which no row of fit or dev has."
+    ]
     assert f"note: {said['notes'][0]}" in found.stdout
     bad = CliRunner().invoke(app, [*asked, "seed=-1"])
     assert bad.exit_code != 0

@@ -177,10 +177,10 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
         {
             "sample": {"path": "examples/helpdesk.csv", "rows": 100},
             "annotate": {"path": "examples/helpdesk.csv"},
-            "arm": [{"name": "a", "annotate": {"path": "examples/../examples/helpdesk.csv"}}],
+            "arm": [{"name": "same", "annotate": {"path": "./examples/helpdesk.csv"}}, {"name": "a", "annotate": {"path": "README.md"}}],
         },
         (),
-        r"\[arm a\] annotate.path names another pool",
+        r"^\[arm a\] annotate.path names another pool",
     ),
     ({}, ("anotate",), "'anotate' is unknown"),
     ({"generate": {"count": 0}}, ("generate",), "needs new rows"),

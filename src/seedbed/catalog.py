@@ -122,7 +122,7 @@ def _module(role: str, name: str, base: Path) -> Any:
     if not name.endswith(".py"):
         try:
             return importlib.import_module(name)
-        except (ImportError, ValueError, TypeError) as error:
+        except (Exception, SystemExit) as error:  # a module may raise anything
             raise ComponentError(f"[{role}] {name} cannot be imported: {error}. Is it installed in this environment?") from error
     path = base / name
     if "\0" in name or not path.is_file():
@@ -135,7 +135,7 @@ def _module(role: str, name: str, base: Path) -> Any:
     sys.modules[key] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[key]
         raise ComponentError(f"[{role}] the plug-in {name} fails to load: {type(error).__name__}: {error}") from error
     return module

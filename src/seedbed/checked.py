@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from seedbed.compare import arms_of
 from seedbed.copies import repeated
 from seedbed.data import in_words, load_sample
 from seedbed.errors import DataError, RecipeError
@@ -39,18 +40,28 @@ def check(recipe: Recipe) -> Checked:
     notes += [f"{why}." for why in (uneven(sample), repeated(sample), untested(sample)) if why]
     if (few := min(len(sample.fit), len(sample.dev) + len(sample.test))) < MIN_TEST and any(m.kind == "mauve" for m in recipe.metrics):
         notes.append(f"MAUVE will not be measured: it needs {MIN_TEST} rows of fit, of dev + test together and kept; the fewest here are {few}.")
+    try:
+        arms_of(recipe)
+    except RecipeError as error:
+        notes += [f"compare: {problem}" for problem in error.problems]
     rows = {"fit": len(sample.fit), "dev": len(sample.dev), "test": len(sample.tested), "more": len(sample.more), "folds": len(sample.folds)}
     return Checked(f"{in_words(sample)}; {len(sample.task.labels)} labels", rows, list(sample.task.labels), notes)
 
 
 def untested(sample: Sample) -> str:
-    """Which labels stand in no test row; "" where there is none such."""
+    """Which labels stand in test rows alone, or in none of them; "" where there is none such."""
     task = sample.task
     if not (task.has_labels and task.target and sample.tested):
         return ""
-    missing = sorted(set(task.labels) - {str(e.fields[task.target]) for e in sample.tested})
-    names = ", ".join(map(repr, missing[:SHOWN])) + f" and {len(missing) - SHOWN} more" * (len(missing) > SHOWN)
-    return f"the gain will say nothing of {names}, which no test row has" if missing else ""
+    tested = {str(e.fields[task.target]) for e in sample.tested}
+    missing, unknown = set(task.labels) - tested, tested - set(task.labels)
+    said = [f"the gain will say nothing of {_names(missing)}, which no test row has"] if missing else []
+    said += [f"nobody can be right on test rows of {_names(unknown)}, which no row of fit or dev has"] if unknown else []
+    return "; ".join(said)
+
+
+def _names(labels: set[str]) -> str:
+    return ", ".join(map(repr, sorted(labels)[:SHOWN])) + f" and {len(labels) - SHOWN} more" * (len(labels) > SHOWN)
 
 
 SHOWN = 5

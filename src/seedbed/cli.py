@@ -93,7 +93,7 @@ def check(recipe: RecipeFile, sets: Sets = [], as_json: AsJson = False) -> None:
     print(f"{recipe}: good. {found.words}.")
     print("".join(f"note: {line}\n" for line in found.notes), end="")
     if as_json:
-        print(json.dumps(found.to_json(), ensure_ascii=False))
+        print(json.dumps(found.to_json()))
 
 
 @app.command()
@@ -265,7 +265,8 @@ def export(
 def pretrain_prompt(
     model: Annotated[str, typer.Option(help="A causal language model: seedling, a folder or a hub name.")],
     corpus: Annotated[
-        list[Path] | None, typer.Option(help="General text (.txt, .gz, .xz; blank lines end documents). None: the model's own.")
+        list[Path] | None,
+        typer.Option(help="General text (.txt, .gz, .xz; blank lines end documents); when not given, text that the model writes first."),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Time to train now; the same command trains on.", min=0)] = 60.0,
     out: Annotated[Path, typer.Option(help="Folder of the decoder; but for MODEL_FOLDER/decoder, name it in [generator] decoder.")] = Path("decoder"),
@@ -276,7 +277,7 @@ def pretrain_prompt(
     from seedbed.written import write_corpus
 
     with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
-        found = pretrain(model, corpus or [write_corpus(model, out / "work", minutes / 4, say=print)], out, minutes, say=print)
+        found = pretrain(model, corpus or [write_corpus(model, out / "work", say=print)], out, minutes, say=print)
     q = found["quality"]
     print(f"{out}: {found['steps']} steps, {found['passages']} passages, {found['minutes']} minutes. Of {q['n']} held-out passages:")
     losses = ", ".join(f"{t} soft tokens {loss:.3f}" for t, loss in q["held_out"].items())
@@ -318,16 +319,16 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def explain(kind: Annotated[str, typer.Argument(help="A component's name, e.g. soft, or role:name.")], as_json: AsJson = False) -> None:
+def explain(kind: Annotated[str, typer.Argument(help="A component's name: soft, filter:form or file.py:Class.")], as_json: AsJson = False) -> None:
     """What a component does, and its settings with defaults."""
     from seedbed.show import explanation
 
     found = explanation(kind)
     print(f"{found['role']} {found['kind']} (version {found['version']})\n\n{found['text']}\n")
     for name, setting in found["settings"].items():
-        print(f"  {name} = {json.dumps(setting)}")
+        print(f"  {name} = {json.dumps(setting, default=str)}")
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(found, default=str))
 
 
 @app.command()

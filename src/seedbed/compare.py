@@ -68,7 +68,7 @@ def arms_of(recipe: Recipe, modes: Sequence[str] = ()) -> list[Arm]:
             problems.append(
                 f'[arm {name}] count = "auto" is a number of its own for every arm and seed. Give [generate] count a number to compare at.'
             )
-        if own_recipe.sample.pool != recipe.sample.pool:
+        if _pool(own_recipe) != _pool(recipe):
             problems.append(f"[arm {name}] annotate.path names another pool, and arms share one. Write it in [annotate], or as [sample] pool.")
         usual = "annotate+generate" if generates and annotates else "annotate" if annotates else "generate"
         for mode in [m for m in modes if m not in unknown] or [usual]:
@@ -81,6 +81,10 @@ def arms_of(recipe: Recipe, modes: Sequence[str] = ()) -> list[Arm]:
     if problems:
         raise RecipeError(problems)
     return found
+
+
+def _pool(recipe: Recipe) -> Path | None:
+    return (recipe.base / recipe.sample.pool).resolve() if recipe.sample.pool else None
 
 
 def _in_mode(recipe: Recipe, mode: str) -> Recipe:

@@ -21,7 +21,7 @@ from seedbed.data import load_sample
 from seedbed.dataset import write_dataset
 from seedbed.errors import ComponentError, GateFailed, RecipeError, RunFailed, StoreError
 from seedbed.folds import grow_folds
-from seedbed.gain import Gain, lessons, measure_gain, training_sets
+from seedbed.gain import Gain, decisive, lessons, measure_gain, training_sets
 from seedbed.gates import failed, gates
 from seedbed.grow import Grown, Timer, looks_step, model_folder, own, sizes, step_names
 from seedbed.limits import UNLIMITED, Limits, Purse, said
@@ -190,8 +190,9 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any], folds
             measures += measured(component, sample, made, seed)
         update(len(recipe.metrics), "")
     rows, *in_folds = (lessons(g.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None) for g in (grown, *folds))
-    spec, few = recipe.gain, min(map(len, (rows, *in_folds)))
-    students = len(training_sets(sample, few, spec.volumes)) * spec.seeds * max(1, len(sample.folds)) if sample.fit else 0
+    spec, student, few = recipe.gain, recipe.student.settings, min(map(len, (rows, *in_folds)))
+    sets = [] if decisive(sample, student)[1] else training_sets(sample, few, spec.volumes)
+    students = len(sets) * spec.seeds * max(1, len(sample.folds))
     with closing(Journal(out / "units.jsonl")) as journal, bar("students", students) as update:
         known = {r["name"]: r["value"] for r in journal.records}
 
@@ -202,7 +203,6 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any], folds
                 update(len(known), "")
             return known[name]
 
-        student = recipe.student.settings
         gain: Gain = measure_gain(sample, rows, student, seed, seeds=spec.seeds, volumes=spec.volumes, folds=in_folds, unit=unit)
     write_json(out / "closeup.json", closeup(sample, grown.kept, seed))
     write_text(out / "verdict.txt", gain.verdict + "\n")

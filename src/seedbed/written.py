@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from seedbed.engines.local import Local
-from seedbed.errors import DataError
+from seedbed.errors import DataError, ModelError
 from seedbed.lm.load import usual_device
 from seedbed.lm.passages import END
+from seedbed.lm.pretrain import CHECKPOINT
 from seedbed.progress import bar
 from seedbed.store import fingerprint
 from seedbed.types import ModelRef, Prompt, Sampling, seed_for
 
-DOCUMENTS = 16_384
-"""At most; each gives a decoder one or two passages."""
-TOGETHER = 256
+DOCUMENTS = 4096
+"""Each gives a decoder one or two passages."""
+TOGETHER = 128
 """Documents that are written, and then kept, together."""
 SAMPLING = Sampling(temperature=1.0, max_tokens=112)
 
 
-def write_corpus(
-    model: str, folder: Path, minutes: float, most: int = DOCUMENTS, sampling: Sampling = SAMPLING, say: Callable[[str], None] = lambda line: None
-) -> Path:
-    """The file of texts that `model` draws from nothing (its begin-of-text), written in `folder` at the first call, for so many minutes at most.
+def write_corpus(model: str, folder: Path, count: int = DOCUMENTS, say: Callable[[str], None] = lambda line: None) -> Path:
+    """The file of `count` texts that `model` draws from nothing (its begin-of-text), written in `folder` by the first call.
 
-    A call that was stopped goes on behind the last texts that it kept; a file that is done is left as it is. Raises DataError where the model
-    writes nothing.
+    A call that was stopped goes on behind the last texts that it kept, to the same bytes on the same machine. Raises DataError where the model
+    writes nothing, ModelError where the folder holds the training on another text.
     """
     session = Local(precision="fp32" if usual_device() == "cpu" else "bf16").open(ModelRef(model))
-    path = folder / f"written-{fingerprint(session.describe()['model_hash'], sampling)[:12]}.txt"
+    path = folder / f"written-{fingerprint(session.describe()['model_hash'], SAMPLING, count)[:12]}.txt"
     partial = path.with_suffix(".partial")
     if path.exists():
         return path
+    if (folder / CHECKPOINT).exists():
+        raise ModelError(f"{folder.parent} holds training on another text. Name it again (--corpus), give another --out, or remove the folder.")
     folder.mkdir(parents=True, exist_ok=True)
     done = _kept(partial)
-    until = time.monotonic() + 60 * minutes
-    say(f"no --corpus: {model} writes its own text, up to {most:,} pieces or {minutes:.1f} minutes")
-    with bar("write", most) as update:
-        while done < most and (done == 0 or time.monotonic() < until):
-            keys = range(done, min(done + TOGETHER, most))
-            texts = dict(session.complete(((i, Prompt("", seed_for(0, "corpus", i))) for i in keys), sampling))
+    say(f"no --corpus: {model} writes {count:,} texts of its own first")
+    with bar("write", count) as update:
+        while done < count:
+            keys = range(done, min(done + TOGETHER, count))
+            texts = dict(session.complete(((i, Prompt("", seed_for(0, "corpus", i))) for i in keys), SAMPLING))
             with partial.open("a", encoding="utf-8", newline="\n") as file:
                 file.write("".join(f"{_whole(texts[i].text, texts[i].finished)}\n{END}\n" for i in keys))
             done = keys.stop
             update(done, "")
     if not partial.read_text(encoding="utf-8").replace(END, "").strip():
-        raise DataError(f"{model} ended each of {done} texts before it wrote a word; give general text: --corpus FILE.")
+        raise DataError(f"{model} ended each of {count} texts before it wrote a word; give general text: --corpus FILE.")
     partial.replace(path)
-    say(f"{done:,} pieces of its own text: {path}")
     return path
 
 

@@ -63,9 +63,7 @@ def passages(corpus: Sequence[Path], count: int, held_out: int, seed: int) -> tu
             break
     if min(map(len, found)) < 2:
         places = ", ".join(str(path) for path in corpus)
-        raise DataError(
-            f"--corpus {places}: {len(found[0])} passages to train on and {len(found[1])} held-out ones; 2 and 2 are the least. Add text."
-        )
+        raise DataError(f"{places}: {len(found[0])} passages to train on and {len(found[1])} held-out ones; 2 and 2 are the least. Add text.")
     return found
 
 
@@ -73,9 +71,12 @@ def _documents(corpus: Sequence[Path]) -> Iterator[list[str]]:
     """Each as its sentences."""
     for path in corpus:
         with _opened(path) as file:
-            for document in _split(file):
-                sentences = [_SPEAKER.sub("", s.strip()) for s in _BREAK.split(document) if s.strip()]
-                yield from (sentences[i : i + BLOCK] for i in range(0, len(sentences), BLOCK))
+            try:
+                for document in _split(file):
+                    sentences = [_SPEAKER.sub("", s.strip()) for s in _BREAK.split(document) if s.strip()]
+                    yield from (sentences[i : i + BLOCK] for i in range(0, len(sentences), BLOCK))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}: is not UTF-8 text (byte {error.start} of what was read at once). Convert it, or give another.") from error
 
 
 def _opened(path: Path) -> IO[str]:

@@ -45,6 +45,7 @@ GAMMA = 6.94
 CLIP = 1.0
 WARMUP = 50
 SAVE_EVERY_S = 180.0
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -237,10 +238,10 @@ class _Run:
         state = {"key": self.key, "step": self.step, "seconds": self.seconds, "log": self.log}
         partial = self.work / "checkpoint.partial"
         save_file(tensors, partial, metadata={"state": json.dumps(state)})
-        partial.replace(self.work / "checkpoint.safetensors")
+        partial.replace(self.work / CHECKPOINT)
 
     def _restore(self) -> None:
-        path = self.work / "checkpoint.safetensors"
+        path = self.work / CHECKPOINT
         if not path.exists():
             return
         with safe_open(path, "pt") as file:
