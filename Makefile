@@ -19,7 +19,7 @@ demo: .venv/ready
 
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-# All but the slowest, two thirds of the time: before a commit. test-all is what CI runs.
+# All but the slowest, half of the time: before a commit. test-all is what CI runs.
 test: .venv/ready
 	$(PYTEST) -m "not slow"
 

@@ -125,6 +125,7 @@ def test_a_p_is_written_to_scores() -> None:
     assert list(asdict(Measure("mmd", 0.0)))[-3:] == ["note", "p", "rows"]
 
 
+@pytest.mark.slow
 def test_every_measure_has_its_section_in_the_docs() -> None:
     page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8").split("\n## Scores of a task")[0]
     sections = set(re.findall(r"^#+ `(\w+)`", page, re.M))

@@ -67,6 +67,7 @@ def labelled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(recipes.build(LABELS, ROOT), tmp_path_factory.mktemp("labels")).folder
 
 
+@pytest.mark.slow
 def test_annotating_alone_fits_no_teacher_and_ships_real_inputs_with_the_label_that_was_read(labelled_run: Path) -> None:
     made = recipes.build(LABELS, ROOT)
     sample = load_sample(made.sample, made.task, made.seed, ROOT)
@@ -84,6 +85,7 @@ def test_annotating_alone_fits_no_teacher_and_ships_real_inputs_with_the_label_t
     assert all(m["value"] is None for m in scores["measures"])  # of real text there is nothing to measure
 
 
+@pytest.mark.slow
 def test_real_labels_are_not_looked_at(tmp_path: Path, labelled_run: Path) -> None:
     rows = (ROOT / "examples/helpdesk.csv").read_text().splitlines()
     made = recipes.build(LABELS, ROOT)
@@ -311,6 +313,7 @@ def test_an_engine_without_an_answer_costs_its_row_alone(tmp_path: Path) -> None
     assert [c.fields is None for c in found] == [False, True] * 5
 
 
+@pytest.mark.slow
 def test_a_limit_on_tokens_cuts_the_answers_and_the_next_call_goes_on(tmp_path: Path) -> None:
     from seedbed.limits import Limits
 

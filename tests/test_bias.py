@@ -86,6 +86,7 @@ def test_a_swap_changes_the_groups_words_alone_and_back_again() -> None:
     assert len(Groups(WORDS | {"others": ("they", "their", "person")}).swaps(fields, ["text"])) == 2
 
 
+@pytest.mark.slow
 def test_a_skew_of_three_to_one_is_found_and_its_size_lies_in_the_interval() -> None:
     held = {"group_skew": 0, "amplification:women": 0}
     for i in range(10):

@@ -40,6 +40,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
     return found.folder, found.rows
 
 
+@pytest.mark.slow
 def test_every_arm_in_every_mode_stands_between_the_real_rows_and_all_real_rows(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     rows = compared[1]
     assert [(r["arm"], r["mode"]) for r in rows] == [

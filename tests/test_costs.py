@@ -150,6 +150,7 @@ def test_money_without_a_price_is_refused(tmp_path: Path) -> None:
         Limits(cost=0.0)
 
 
+@pytest.mark.slow
 def test_estimate_spends_nothing_unasked_and_prices_what_a_server_will_charge(tmp_path: Path) -> None:
     """Whoever in the recipe asks the server: the engine, an annotator, a generator's later turns."""
     votes = {"kind": "prompted", "votes": 2}
@@ -168,6 +169,7 @@ def test_estimate_spends_nothing_unasked_and_prices_what_a_server_will_charge(tm
         assert 0 < len(server.requests) < 80 and found.to_json()["basis"] == "measured"
 
 
+@pytest.mark.slow
 def test_what_is_computed_is_what_a_server_of_such_answers_charges(tmp_path: Path) -> None:
     """One that writes real rows, and counts four characters a token."""
 

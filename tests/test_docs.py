@@ -18,6 +18,7 @@ from seedbed.cli import app
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
+SLOW = {"docs/compare.md", "docs/cluster.md", "docs/extending.md"}
 DOCS = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
 
 
@@ -32,7 +33,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return made
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page for page in PAGES])
 def test_every_block_of_a_page_works_and_prints_what_the_page_shows(desk: Desk, name: str) -> None:
     for shown in desk.play((ROOT / name).read_text(encoding="utf-8")):
         assert shown.loose or shown.same, f"{name} shows\n{shown.text}\nbut this was printed:\n{shown.got}"

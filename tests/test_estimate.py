@@ -107,6 +107,7 @@ def test_a_power_law_is_found_again() -> None:
     assert _power([(100, 2.0), (200, 1.0)], 400) == pytest.approx(2**0.5), "more work never takes less time"
 
 
+@pytest.mark.slow
 def test_finished_steps_cost_nothing_and_the_rest_is_estimated(tmp_path: Path) -> None:
     raw = TOY | {"metric": []}
     done = run(recipes.build(raw, ROOT), tmp_path)

@@ -163,6 +163,7 @@ def test_base_weights_are_bit_identical_and_a_change_is_an_error(monkeypatch: py
         tune_lm(model("llama"), some_texts(8), some_texts(2), replace(LORA, epochs=1), 0)
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_tuning_that_is_stopped_goes_on_to_the_same_bytes(how: Tuning, tmp_path: Path) -> None:
     texts, how = some_texts(12), replace(how, epochs=14)  # 42 steps: evaluations at 20, 40 and 42

@@ -49,6 +49,7 @@ def test_shards_are_whole_parts_and_all_rows() -> None:
             assert all(start % candidates.PART_ROWS == 0 or start == count for start, _ in ends)
 
 
+@pytest.mark.slow
 def test_shards_join_to_the_bytes_of_one_machine(tmp_path: Path) -> None:
     """In any order, one of them twice, and after the run was asked to join them too early."""
     built = recipes.build(QUICK | {"generate": {"count": 1300, "max_tokens": 40}, "filter": [], "task": PLAIN}, ROOT)

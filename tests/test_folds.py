@@ -193,6 +193,7 @@ def test_the_score_is_that_of_all_answers_together() -> None:
         assert gain.arms[arm].mean == pytest.approx(100 * sum(right) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_sixty_rows_can_show_a_gain_and_copies_show_none(seed: int) -> None:
     s = folded(60, 2, seed, dev=18)
@@ -263,6 +264,7 @@ def test_killed_in_each_step_of_a_fold_and_the_same_bytes(whole: Path, desk: Pat
     assert _snapshot(tmp_path / "tiny") == _snapshot(whole)
 
 
+@pytest.mark.slow
 def test_shards_of_the_dataset_and_folds_by_the_last_command_give_the_bytes_of_one_process(whole: Path, desk: Path, tmp_path: Path) -> None:
     recipe = recipes.build(FOLDED, desk)
     assert [make_shard(recipe, tmp_path, number, 2)[1:] for number in (1, 2)] == [(0, 0), (0, 60)]
@@ -336,6 +338,7 @@ def test_a_limit_leaves_the_rows_and_no_gain_and_going_on_gives_the_bytes_of_a_r
     assert {name: again.get(name) for name in _snapshot(whole)} == _snapshot(whole)
 
 
+@pytest.mark.slow
 def test_where_no_gain_can_be_measured_no_fold_is_grown_nor_priced(desk: Path, tmp_path: Path) -> None:
     raw = FOLDED | {"task": {"kind": "plain", "inputs": ["message"]}, "filter": [{"kind": "dedup"}]}
     recipe = recipes.build(raw, desk)
@@ -348,6 +351,7 @@ def test_where_no_gain_can_be_measured_no_fold_is_grown_nor_priced(desk: Path, t
     assert "folds" not in recipe_for(desk / "desk.csv", "plain", ["message"])
 
 
+@pytest.mark.slow
 def test_scores_of_a_run_that_a_limit_cut_are_not_those_of_a_whole_run_of_as_many_rows(desk: Path, tmp_path: Path) -> None:
     cut = run(recipes.build(FOLDED, desk), tmp_path, limits=Limits(tokens=2000)).scores
     assert 0 < cut["cut"]["rows"] < 60 and "fold" not in cut["cut"] and cut["gain"]["difference"]["mean"] is None
@@ -355,6 +359,7 @@ def test_scores_of_a_run_that_a_limit_cut_are_not_those_of_a_whole_run_of_as_man
     assert run(recipes.build(fewer, desk), tmp_path, replace=True).scores["gain"]["difference"]["mean"] is not None
 
 
+@pytest.mark.slow
 def test_an_estimate_counts_every_fold(whole: Path, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seedbed.estimate.SMALL", 20)  # rows of the trials of filters and student, of which nothing is asked here
     monkeypatch.setattr("seedbed.estimate.LARGE", 40)

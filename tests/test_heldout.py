@@ -53,6 +53,7 @@ def test_dev_rows_are_not_read(sample: Sample) -> None:
     assert Heldout(epochs=1).measure(replace(sample, dev=()), kept, 0) == first
 
 
+@pytest.mark.slow
 def test_the_fit_rows_beside_several_sets_of_rows_are_learned_once(sample: Sample) -> None:
     _losses.cache_clear()
     one, other = (Heldout(epochs=1).measure(sample, renamed(rows), 0)[0] for rows in (sample.fit[:24], sample.fit[24:]))
@@ -60,6 +61,7 @@ def test_the_fit_rows_beside_several_sets_of_rows_are_learned_once(sample: Sampl
     assert _losses.cache_info()[:2] == (1, 3)  # hits, misses
 
 
+@pytest.mark.slow
 def test_other_weights_under_the_same_name_are_read_anew(sample: Sample, tmp_path: Path) -> None:
     folder = shutil.copytree(SHIPPED / "seedling", tmp_path / "mine", ignore=shutil.ignore_patterns("decoder"))
     how, kept = Heldout(model=str(folder), epochs=1, rows=4), renamed(sample.fit)

@@ -111,6 +111,7 @@ def test_a_hand_begins_no_row_after_the_deadline_and_gives_back_those_that_it_di
     assert sorted(i for i, c in found[40:] if not c.problem) == [r.index for r in rows]
 
 
+@pytest.mark.slow
 def test_a_run_cut_by_tokens_is_the_run_of_its_rows_and_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     toy = TOY | {"metric": []}
     done = run(recipes.build(toy, ROOT), tmp_path / "cut", limits=Limits(tokens=9000))
@@ -133,6 +134,7 @@ def test_a_run_cut_by_tokens_is_the_run_of_its_rows_and_goes_on_to_the_same_byte
     assert _snapshot(whole.folder).items() <= _snapshot(again.folder).items()
 
 
+@pytest.mark.slow
 def test_a_limit_under_one_row_fails_and_says_what_is_needed(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"no row was finished. Stopped at --max-tokens 199: 0 of 120 rows.*max_tokens = 200"):
         run(recipes.build(TOY, ROOT), tmp_path, limits=Limits(tokens=199))
@@ -146,6 +148,7 @@ def _fit(soft: Soft, out: Path, deadline: Deadline = NEVER) -> dict[str, Any]:
         return soft.fit(tiny_sample(), "seedling", 3, out, deadline)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7, 9])
 def test_a_cut_fit_goes_on_to_the_same_bytes(tmp_path: Path, steps: int) -> None:
     """24 texts in batches of 4: 6 steps an epoch, an evaluation every 7; so cut before, at and between evaluations."""

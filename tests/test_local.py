@@ -49,6 +49,7 @@ def _greedy(lm: LM, text: str, tokens: int) -> str:
     return lm.decode(out[0, ids.shape[1] :].tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*FAMILIES, "seedling"])
 def test_greedy_equals_generate_for_prompts_of_all_lengths(kind: str) -> None:
     lm = load("seedling") if kind == "seedling" else random_lm(kind)
@@ -209,6 +210,7 @@ def test_bits_do_not_depend_on_neighbours_order_refills_or_shared_beginnings(kin
         assert all(bits[u] == row for u, row in seen.items())
 
 
+@pytest.mark.slow
 def test_stop_strings_end_rows_where_a_look_at_every_token_would() -> None:
     lm = load("seedling")
     session = LocalSession(lm, None, 8, 256)
@@ -297,6 +299,7 @@ def test_labels_scored_together_score_as_one_by_one(kind: str) -> None:
         assert value == pytest.approx(alone[0], rel=1e-5, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_prompts_of_vectors_and_of_tokens_share_a_batch(tmp_path: Path, seen: dict[float, bytes]) -> None:
     from seedbed.generators.soft import Soft
     from seedbed.testing import tiny_sample

@@ -157,6 +157,7 @@ def test_a_gate_fails_on_a_leak_an_alarm_or_a_missing_number() -> None:
     assert "amplification:g0" in failed(gates([*whole, measure("amplification:g0", 3.0, 0.002), *several[1:]], True))
 
 
+@pytest.mark.slow
 def test_a_run_that_leaks_fails_and_leaves_everything_with_the_warning(tmp_path: Path) -> None:
     import csv
 

@@ -377,6 +377,7 @@ def test_parts_may_be_missing(write: Any, changes: Mapping[str, Any]) -> None:
     assert write is page or ("No overlap filter was used" in text) == ("recipe_toml" in changes)
 
 
+@pytest.mark.slow
 def test_dropped_rows_are_drawn_by_the_seed() -> None:
     dropped = [{"id": f"c{i}", "text": f"sorry {i}", "filter": "form", "reason": "r", "label": None} for i in range(30, 90)]
 
@@ -449,6 +450,7 @@ def test_no_map_says_why() -> None:
     assert "hold 14 % of the variance" in whole()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [page, card])
 def test_equal_facts_give_equal_bytes(write: Any) -> None:
     """In this process with a drawn-from generator, and in a new one with other hashes."""

@@ -107,6 +107,7 @@ def test_the_dataset_opens_and_is_synthetic_only(toy_run: Path, tmp_path: Path) 
     assert not {f"{r['message']},{r['queue']}" for r in rows} & real
 
 
+@pytest.mark.slow
 def test_two_datasets_in_one_cache_are_not_taken_for_each_other(tmp_path: Path) -> None:
     """`datasets` names its cache after card and file names: a run made anew in the same folder must not open as the old one."""
     datasets = pytest.importorskip("datasets")

@@ -176,6 +176,7 @@ def test_a_student_learns_from_so_many_rows_at_most(monkeypatch: pytest.MonkeyPa
     assert f"learns from 40 of the {len(kept)} kept rows" in found.note
 
 
+@pytest.mark.slow
 def test_a_million_rows_recipe_in_small(tmp_path: Path) -> None:
     """TF-IDF agreement, which a million rows can afford, through a whole run; the journal's batches change nothing."""
     raw = AGREEING | {"annotator": [{"kind": "classifier", "features": "tfidf"}], "metric": []}

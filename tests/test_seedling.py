@@ -137,6 +137,7 @@ def test_bits_are_those_of_every_token_alone(lm: LM) -> None:
     assert (found.bytes, found.tokens, found.documents) == (len(text.encode()), len(line) - 1, 1)
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_the_batch(lm: LM) -> None:
     texts = ["Yes.", "", *(ROOT / "tests/data/public-domain.txt").read_text(encoding="utf-8").splitlines()[:12]]
     one, few, all_at_once = (bits_per_byte(lm.model, lm.tokenizer, texts, tokens) for tokens in (1, 700, 10**6))

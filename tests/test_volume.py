@@ -26,6 +26,7 @@ BASE: dict[str, Any] = {
 """Too few test rows for a gain: what stops here is judged on dev."""
 
 
+@pytest.mark.slow
 def test_candidates_double_until_a_doubling_brings_less_than_its_error(tmp_path: Path) -> None:
     made = recipes.build(BASE, ROOT)
     assert made.generate.auto and made.generate.count == MOST
@@ -37,6 +38,7 @@ def test_candidates_double_until_a_doubling_brings_less_than_its_error(tmp_path:
     assert steps[-1]["rise"] <= steps[-1]["standard_error"] and auto["why"].startswith("flat")
 
 
+@pytest.mark.slow
 def test_the_most_is_twenty_times_the_rows_or_what_the_recipe_says(tmp_path: Path) -> None:
     made = recipes.build(BASE | {"generate": BASE["generate"] | {"count": 45, "auto": True}}, ROOT)
     auto = run(made, tmp_path).scores["counts"]["auto"]
