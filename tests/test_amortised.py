@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from seedbed import recipe as recipes
 from seedbed import written
 from seedbed.cli import app
 from seedbed.engines.local import Local
-from seedbed.errors import ComponentError, DataError, ModelError
+from seedbed.errors import ComponentError, DataError, ModelError, StoreError
 from seedbed.export import export
 from seedbed.generators.soft import Soft, decoder_place
 from seedbed.generators.steered import asked
@@ -33,6 +34,7 @@ from seedbed.lm.pretrain import Pretraining, pretrain
 from seedbed.lm.reconstruction import greedy
 from seedbed.parts import Component
 from seedbed.run import run
+from seedbed.store import Journal
 from seedbed.task import Task
 from seedbed.testing import check_generator, tiny_sample
 from seedbed.types import Completion, Example, Prompt, Sample, SoftRef
@@ -61,17 +63,24 @@ def test_training_that_is_stopped_goes_on_to_the_same_bytes(made: Path, tmp_path
         pretrain("seedling", [TEXT], tmp_path, how=replace(SMALL, batch=9), steps=5)
 
 
-def test_a_models_own_text_that_was_torn_off_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(written, "TOGETHER", 3)
+def test_a_models_own_text_that_was_torn_off_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     whole = write_corpus("seedling", tmp_path / "whole", count=8)
     text = whole.read_text(encoding="utf-8")
+    assert len(set(text.split(END))) == 9  # eight texts, all different, and the end of the last line
     (torn := tmp_path / "torn").mkdir()
-    (torn / whole.with_suffix(".partial").name).write_text(text[: text.index(END, text.index(END) + 1) - 7], encoding="utf-8")
+    with closing(Journal(torn / whole.with_suffix(".journal").name)) as journal:
+        for i, one in reversed(list(enumerate(text.split(f"\n{END}\n")[:5]))):
+            journal.add({"document": i, "text": one})
+    kept = journal.path.read_bytes()
+    journal.path.write_bytes(kept[:-7])
     again = write_corpus("seedling", torn, count=8)
     assert again.name == whole.name
     assert again.read_bytes() == whole.read_bytes()
-    assert len(set(text.split(END))) == 9  # eight texts, all different, and the end of the last line
     assert [p.name for p in torn.iterdir()] == [whole.name]
+    again.unlink()
+    journal.path.write_bytes(kept.replace(b"a", b"e", 1))
+    with pytest.raises(StoreError, match=whole.stem):
+        write_corpus("seedling", torn, count=8)
 
 
 def test_without_a_corpus_a_decoder_learns_from_the_models_own_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

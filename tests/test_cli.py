@@ -101,7 +101,7 @@ def test_a_disk_that_takes_no_more_is_said(finished: tuple[Path, subprocess.Comp
         done = seedbed("export", run, "--format", "jsonl", "--out", out)
         assert (done.returncode, "Traceback" in done.stderr) == (1, False)
         assert "Check the path, its permissions and the disk" in done.stderr
-    small = f"ulimit -f 1; exec {sys.executable} -m seedbed.cli export {run} --format jsonl --out {finished[0] / 'big.jsonl'}"
+    small = f"ulimit -f 1; exec {sys.executable} -m seedbed export {run} --format jsonl --out {finished[0] / 'big.jsonl'}"
     done = subprocess.run(["bash", "-c", small], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr.startswith("File too large. Check")) == (1, True), done.stderr
     assert not (finished[0] / "big.jsonl").exists()
@@ -112,7 +112,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> 
     args = [
         sys.executable,
         "-m",
-        "seedbed.cli",
+        "seedbed",
         "run",
         str(tmp_path / "r.toml"),
         "--out",
@@ -144,6 +144,10 @@ def test_list_explain_env(tmp_path: Path) -> None:
     assert "has the methods of no role" in seedbed("explain", "seedbed.types:Prompt").stderr
     (tmp_path / "ends.py").write_text("import sys\nsys.exit(3)\n")
     assert "fails to load: SystemExit: 3" in seedbed("explain", f"{tmp_path}/ends.py:X").stderr
+    (tmp_path / "both.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass X:\n    def judge(self): ...\n    def measure(self): ...\n"
+    )
+    assert seedbed("explain", f"{tmp_path}/both.py:X").stdout.startswith("filter, metric ")
     assert seedbed("--version").stdout == f"seedbed {version('seedbed')}\n"
     assert "torch" in json.loads(seedbed("env", "--json").stdout.splitlines()[-1])
 

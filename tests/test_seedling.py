@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from seedbed.lm.load import LM, load
+from seedbed.lm.load import LM, load, locate
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "src/seedbed/models/seedling"
@@ -39,6 +39,11 @@ NASTY = [
     "a<|endoftext|>b",
     "def f(x):\n\treturn {x: [1, 2]}\n\n\n# end  ",
 ]
+
+
+def test_names_that_no_model_is_shipped_under_are_left_as_they_are() -> None:
+    assert locate("seedling") == str(FOLDER)
+    assert [locate(name) for name in ("", "..", "nothing", "/tmp")] == ["", "..", "nothing", "/tmp"]
 
 
 @pytest.fixture(scope="module")

@@ -91,13 +91,13 @@ def explanation(kind: str) -> dict[str, Any]:
     if not places:
         known = [k for kinds in CATALOG.values() for k in kinds]
         raise ComponentError(f"{kind!r} is no component. Allowed: {', '.join(known)}, or file.py:Class.{did_you_mean(kind, known)}")
-    role, name = places[0]
-    found = find(role, name)
+    found = find(*places[0])
     settings = {
         f.name: None if f.default is dataclasses.MISSING else list(f.default) if isinstance(f.default, tuple) else f.default
         for f in dataclasses.fields(found)
     }
-    return {"role": role, "kind": name, "version": getattr(found, "version", 1), "text": inspect.getdoc(found) or "", "settings": settings}
+    roles = ", ".join(role for role, _ in places)
+    return {"role": roles, "kind": places[0][1], "version": getattr(found, "version", 1), "text": inspect.getdoc(found) or "", "settings": settings}
 
 
 PACKAGES = (

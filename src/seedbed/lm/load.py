@@ -67,7 +67,7 @@ class LM:
 def locate(name: str) -> str:
     """A shipped model's folder for its name; any other name unchanged."""
     shipped = SHIPPED / name
-    return str(shipped) if shipped.is_dir() else name
+    return str(shipped) if (shipped / "config.json").is_file() else name
 
 
 def chat_template(name: str) -> str:
