@@ -269,7 +269,7 @@ def pretrain_prompt(
         typer.Option(help="General text (.txt, .gz, .xz; blank lines end documents); when not given, text that the model writes first."),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Time to train now; the same command trains on.", min=0)] = 60.0,
-    out: Annotated[Path, typer.Option(help="Folder for the decoder; [generator] decoder names it, but needs not for MODEL/decoder.")] = Path("decoder"),
+    out: Annotated[Path, typer.Option(help="Folder for the decoder, for [generator] decoder; MODEL/decoder is found by itself.")] = Path("decoder"),
     as_json: AsJson = False,
 ) -> None:
     """Train an embedding decoder for a language model once. [generator] prompt = "amortised" then adapts it to a few rows."""
