@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -34,7 +35,7 @@ from seedbed.lm.pretrain import Pretraining, pretrain
 from seedbed.lm.reconstruction import greedy
 from seedbed.parts import Component
 from seedbed.run import run
-from seedbed.store import Journal
+from seedbed.store import Journal, Store
 from seedbed.task import Task
 from seedbed.testing import check_generator, tiny_sample
 from seedbed.types import Completion, Example, Prompt, Sample, SoftRef
@@ -61,6 +62,12 @@ def test_training_that_is_stopped_goes_on_to_the_same_bytes(made: Path, tmp_path
     assert made.read_bytes() == (tmp_path / "decoder.safetensors").read_bytes()
     with pytest.raises(ModelError, match="another model, embedder, corpus or setting"):
         pretrain("seedling", [TEXT], tmp_path, how=replace(SMALL, batch=9), steps=5)
+    for file in ("checkpoint.safetensors", next((tmp_path / "work").glob("held-out*.npy")).name):
+        whole = (tmp_path / "work" / file).read_bytes()
+        (tmp_path / "work" / file).write_bytes(whole[:-9])
+        with pytest.raises(StoreError, match=f"{file} is damaged: .*Remove it"):
+            pretrain("seedling", [TEXT], tmp_path, how=SMALL, steps=5)
+        (tmp_path / "work" / file).write_bytes(whole)
 
 
 def test_a_models_own_text_that_was_torn_off_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
@@ -76,10 +83,22 @@ def test_a_models_own_text_that_was_torn_off_goes_on_to_the_same_bytes(tmp_path:
     again = write_corpus("seedling", torn, count=8)
     assert again.name == whole.name
     assert again.read_bytes() == whole.read_bytes()
-    assert [p.name for p in torn.iterdir()] == [whole.name]
+    assert sorted(p.name for p in torn.iterdir()) == [".lock", whole.name]
     again.unlink()
-    journal.path.write_bytes(kept.replace(b"a", b"e", 1))
-    with pytest.raises(StoreError, match=whole.stem):
+    spoiled = {"damaged at byte": kept.replace(b"a", b"e", 1)}
+    for other in ({"key": 1}, [1], {"document": 8, "text": ""}, {"document": 1, "text": 5}):
+        journal.path.unlink(missing_ok=True)
+        with closing(Journal(journal.path)) as foreign:
+            foreign.add(other)
+        spoiled[f"no texts of a model: {re.escape(repr(other))}"] = journal.path.read_bytes()
+    for complaint, content in spoiled.items():
+        journal.path.write_bytes(content)
+        with pytest.raises(StoreError, match=f"{whole.stem}.*{complaint}.*Remove this file"):
+            write_corpus("seedling", torn, count=8)
+        assert journal.path.read_bytes() == content
+    journal.path.write_bytes(2 * kept)  # two processes wrote it, before there was a lock
+    assert write_corpus("seedling", torn, count=8).read_bytes() == whole.read_bytes()
+    with Store(torn).held(), pytest.raises(StoreError, match="in use by another process"):
         write_corpus("seedling", torn, count=8)
 
 

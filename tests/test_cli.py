@@ -148,6 +148,12 @@ def test_list_explain_env(tmp_path: Path) -> None:
         "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass X:\n    def judge(self): ...\n    def measure(self): ...\n"
     )
     assert seedbed("explain", f"{tmp_path}/both.py:X").stdout.startswith("filter, metric ")
+    assert "has no class 'Y'. Its classes: X." in seedbed("explain", f"{tmp_path}/both.py:Y").stderr
+    (tmp_path / "odd.py").write_text(
+        "from dataclasses import dataclass\nclass D(dict): __hash__ = object.__hash__\n"
+        "@dataclass(frozen=True)\nclass X:\n    s: D = D({(1, 2): 3})\n    def judge(self): ...\n"
+    )
+    assert "odd.py:X failed: TypeError" in seedbed("explain", f"{tmp_path}/odd.py:X").stderr
     assert seedbed("--version").stdout == f"seedbed {version('seedbed')}\n"
     assert "torch" in json.loads(seedbed("env", "--json").stdout.splitlines()[-1])
 

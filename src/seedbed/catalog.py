@@ -110,9 +110,12 @@ def roles_of(plugin: str) -> list[str]:
 
 
 def _class(role: str, kind: str, module_name: str, class_name: str, base: Path) -> type[Any]:
-    found = getattr(_module(role, module_name, base), class_name, None)
+    module = _module(role, module_name, base)
+    found = getattr(module, class_name, None)
     if not isinstance(found, type):
-        raise ComponentError(f"[{role}] kind = {kind!r}: {module_name} has no class {class_name!r}.")
+        there = [name for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__]
+        allowed = f" Its classes: {', '.join(there) or 'none'}.{did_you_mean(class_name, there)}"
+        raise ComponentError(f"[{role}] kind = {kind!r}: {module_name} has no class {class_name!r}.{allowed}")
     if not dataclasses.is_dataclass(found):
         raise ComponentError(f"[{role}] kind = {kind!r}: {class_name} must be a frozen dataclass whose fields are its settings.")
     return found

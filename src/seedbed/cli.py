@@ -326,9 +326,9 @@ def explain(kind: Annotated[str, typer.Argument(help="A component's name: soft, 
     found = explanation(kind)
     print(f"{found['role']} {found['kind']} (version {found['version']})\n\n{found['text']}\n")
     for name, setting in found["settings"].items():
-        print(f"  {name} = {json.dumps(setting, default=str)}")
+        print(f"  {name} = {json.dumps(setting)}")
     if as_json:
-        print(json.dumps(found, default=str))
+        print(json.dumps(found))
 
 
 @app.command()

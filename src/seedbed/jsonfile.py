@@ -7,7 +7,18 @@ import re
 from typing import Any
 
 WHITE = re.compile(r"[ \t\n\r]*")
-DECODER = json.JSONDecoder()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a key that stands twice would lose a value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object with the key {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once)
 Items = list[tuple[int, Any]]
 """(offset, value) of each item of a list."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.errors import DataError, did_you_mean
-from seedbed.jsonfile import rows_of
+from seedbed.jsonfile import DECODER, rows_of
 
 LINE_LIMIT = 10_000_000
 """Bytes of one line, and characters of one CSV cell; a longer one is refused before it is whole in memory."""
@@ -151,7 +151,7 @@ def _read_json_lines(path: Path) -> tuple[list[Record], list[int]]:
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
+            row = DECODER.decode(text)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{path}, line {number}: broken JSON, {error.msg} at character {error.colno}. Each line must be one whole JSON object."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import inspect
+import json
 import locale
 import os
 import platform
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.candidates import rows_done
-from seedbed.catalog import CATALOG, find, roles_of
+from seedbed.catalog import CATALOG, find, guarded, roles_of
 from seedbed.errors import ComponentError, StoreError, did_you_mean
 from seedbed.store import read_json, read_lines, read_parts
 
@@ -92,10 +93,11 @@ def explanation(kind: str) -> dict[str, Any]:
         known = [k for kinds in CATALOG.values() for k in kinds]
         raise ComponentError(f"{kind!r} is no component. Allowed: {', '.join(known)}, or file.py:Class.{did_you_mean(kind, known)}")
     found = find(*places[0])
-    settings = {
+    settings: dict[str, Any] = {
         f.name: None if f.default is dataclasses.MISSING else list(f.default) if isinstance(f.default, tuple) else f.default
         for f in dataclasses.fields(found)
     }
+    settings = guarded(f"the plug-in {kind}", lambda: json.loads(json.dumps(settings, default=str)))
     roles = ", ".join(role for role, _ in places)
     return {"role": roles, "kind": places[0][1], "version": getattr(found, "version", 1), "text": inspect.getdoc(found) or "", "settings": settings}
 

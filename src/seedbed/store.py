@@ -106,7 +106,10 @@ def each_line(path: Path) -> Iterator[dict[str, Any]]:
         with path.open("rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
-                    yield json.loads(line)
+                    record = json.loads(line)
+                    if not isinstance(record, dict):
+                        raise ValueError(f"a line is no JSON object: {line.decode():.80}")
+                    yield record
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} is missing or damaged: {error}. Remove the folder {path.parent} and run again; other steps stay.") from error
 

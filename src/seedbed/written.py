@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from seedbed.engines.local import Local
-from seedbed.errors import DataError, ModelError
+from seedbed.errors import DataError, ModelError, StoreError
 from seedbed.lm.load import usual_device
 from seedbed.lm.passages import END
 from seedbed.lm.pretrain import CHECKPOINT
 from seedbed.progress import bar
-from seedbed.store import Journal, fingerprint, write_text
+from seedbed.store import Journal, Store, fingerprint, write_text
 from seedbed.types import ModelRef, Prompt, Sampling, seed_for
 
 DOCUMENTS = 4096
@@ -28,24 +29,32 @@ def write_corpus(model: str, folder: Path, count: int = DOCUMENTS, say: Callable
     """
     session = Local(precision="fp32" if usual_device() == "cpu" else "bf16").open(ModelRef(model))
     path = folder / f"written-{fingerprint(session.describe()['model_hash'], SAMPLING, count)[:12]}.txt"
-    if path.exists():
-        return path
-    if (folder / CHECKPOINT).exists():
-        raise ModelError(f"{folder.parent} holds training on another text. Name it again (--corpus), give another --out, or remove the folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    say(f"no --corpus: {model} writes {count:,} texts of its own first")
-    with closing(Journal(path.with_suffix(".journal"))) as journal, bar("write", count) as update:
-        done = {record["document"] for record in journal.records}
-        asked = ((i, Prompt("", seed_for(0, "corpus", i))) for i in range(count) if i not in done)
-        for i, found in session.complete(asked, SAMPLING):
-            journal.add({"document": i, "text": _whole(found.text, found.finished)})
-            update(len(journal.records), "")
-    texts = [record["text"] for record in sorted(journal.records, key=lambda record: record["document"])]
-    if not any(texts):
-        raise DataError(f"{model} ended each of {count} texts before it wrote a word; give general text: --corpus FILE.")
-    write_text(path, "".join(f"{text}\n{END}\n" for text in texts))
-    journal.path.unlink()
+    with Store(folder).held():
+        if path.exists():
+            return path
+        if (folder / CHECKPOINT).exists():
+            raise ModelError(f"{folder.parent} holds training on another text. Name it again (--corpus), give another --out, or remove the folder.")
+        say(f"no --corpus: {model} writes {count:,} texts of its own first")
+        with closing(Journal(path.with_suffix(".journal"))) as journal, bar("write", count) as update:
+            texts = dict(_kept(record, count, journal.path) for record in journal.records)
+            asked = ((i, Prompt("", seed_for(0, "corpus", i))) for i in range(count) if i not in texts)
+            for i, found in session.complete(asked, SAMPLING):
+                texts[i] = _whole(found.text, found.finished)
+                journal.write({"document": i, "text": texts[i]})
+                update(len(texts), "")
+        if not any(texts.values()):
+            raise DataError(f"{model} ended each of {count} texts before it wrote a word; give general text: --corpus FILE.")
+        write_text(path, "".join(f"{texts[i]}\n{END}\n" for i in range(count)))
+        journal.path.unlink()
     return path
+
+
+def _kept(record: Any, count: int, path: Path) -> tuple[int, str]:
+    """(document, text) of a line of the journal."""
+    match record:
+        case {"document": int(i), "text": str(text)} if i in range(count):
+            return i, text
+    raise StoreError(f"{path} holds no texts of a model: {record!r:.80}. Remove this file and run again.")
 
 
 def _whole(text: str, finished: bool) -> str:

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from seedbed.errors import ModelError
+from seedbed.errors import ModelError, StoreError
 from seedbed.lm.batches import Text, batches, passes, steps_of
 from seedbed.lm.decoder import FEWEST, save_decoder, shortened
 from seedbed.lm.embed import embed_fresh, embedder_hash
@@ -32,7 +32,7 @@ from seedbed.lm.prompts import SoftPrompt, starts_from
 from seedbed.lm.reconstruction import quality
 from seedbed.lm.train import encode, mean_nll, nll
 from seedbed.progress import bar
-from seedbed.store import fingerprint
+from seedbed.store import Store, fingerprint
 from seedbed.types import seed_for
 
 SHARD = 4096
@@ -78,13 +78,15 @@ def pretrain(
     """Trains for so many minutes more, or up to so many steps in all, and writes `out` for `load_decoder`; gives decoder.json's content.
 
     A call goes on where the last one stopped, to the same bytes at the same step; `out/work` holds its checkpoint and the embeddings. Raises
-    ModelError where the folder holds other training, DataError where the corpus is too small.
+    ModelError where the folder holds other training, DataError where the corpus is too small, StoreError where a file of `out/work` is damaged or
+    another process is at it.
     """
     lm = load(model, quick_dtype())
     train, held_out = passages(corpus, how.passages, HELD_OUT, seed)
     fits = [p for p in train if len(encode(lm, p.split)) + how.tokens <= lm.context]
-    run = _Run(lm, fits, [p for p in held_out if len(encode(lm, p.split)) + how.tokens <= lm.context], how, seed, out, say)
-    return run.train(minutes, steps)
+    with Store(out / "work").held():
+        run = _Run(lm, fits, [p for p in held_out if len(encode(lm, p.split)) + how.tokens <= lm.context], how, seed, out, say)
+        return run.train(minutes, steps)
 
 
 @dataclass
@@ -99,7 +101,6 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.work = self.out / "work"
-        self.work.mkdir(parents=True, exist_ok=True)
         self.step = 0
         self.seconds = 0.0
         self.log: list[dict[str, float]] = []
@@ -164,7 +165,10 @@ class _Run:
             with partial.open("wb") as file:
                 np.save(file, embed_fresh([p.text for p in texts], self.how.embedder).astype(np.float16))
             partial.replace(path)
-        return torch.from_numpy(np.load(path))
+        try:
+            return torch.from_numpy(np.load(path))
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(path, error) from error
 
     def _stream(self, start: int) -> Iterator[tuple[list[Text], torch.Tensor]]:
         """The batch of step `start`, the next, ...: epochs go over the shards, the first in order, so that each is embedded when it is come to."""
@@ -244,9 +248,12 @@ class _Run:
         path = self.work / CHECKPOINT
         if not path.exists():
             return
-        with safe_open(path, "pt") as file:
-            state = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        try:
+            with safe_open(path, "pt") as file:
+                state = json.loads((file.metadata() or {})["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise _damaged(path, error) from error
         if state["key"] != self.key:
             raise ModelError(f"--out {self.out} holds the training of another model, embedder, corpus or setting. Give another folder, or remove it.")
         self.net.load_state_dict({k.removeprefix("now/"): v for k, v in tensors.items() if k.startswith("now/")})
@@ -258,3 +265,8 @@ class _Run:
                 moments.setdefault(int(i), {})[field] = value
         self.optimiser.load_state_dict({"state": moments, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    lost = "what was trained so far is lost" if path.name == CHECKPOINT else "it is made again"
+    return StoreError(f"{path} is damaged: {error}. Remove it and run again; {lost}.")
