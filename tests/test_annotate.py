@@ -19,7 +19,7 @@ from seedbed.candidates import complete, read_candidates
 from seedbed.data import load_sample
 from seedbed.engines.local import Local
 from seedbed.engines.toy import Toy
-from seedbed.errors import DataError, RecipeError
+from seedbed.errors import DataError, RecipeError, StoreError
 from seedbed.filters.quota import Quota
 from seedbed.gain import lessons
 from seedbed.generators.hard import Hard
@@ -51,6 +51,22 @@ def backing(sample: Sample, folder: Path, shots: int = 5) -> Backing:
     """Few-shot prompts and the toy engine."""
     Hard(shots=shots).fit(sample, "toy", 0, folder)
     return Backing("toy", Hard(shots=shots).load(folder, sample.task, "toy"), Toy().open)
+
+
+def test_nothing_is_kept_by_annotations_that_were_changed_on_disk(tmp_path: Path) -> None:
+    made = recipes.build(LABELS, ROOT)
+    before = run(made, tmp_path)
+    kept = next(before.folder.glob("kept-*"))
+    whole = (kept / "kept.jsonl").read_bytes()
+    shutil.rmtree(kept)
+    (before.folder / "scores.json").unlink()
+    labels = next(before.folder.glob("labels-*")) / "annotations.jsonl"
+    labels.write_bytes(labels.read_bytes().replace(b"0.", b"0.0", 1))
+    with pytest.raises(StoreError, match=r"changed after it was made\. Remove it"):
+        run(made, tmp_path)
+    shutil.rmtree(labels.parent)
+    run(made, tmp_path)
+    assert (kept / "kept.jsonl").read_bytes() == whole
 
 
 def test_a_hidden_pool_is_the_left_out_rows_without_their_targets() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from test_run import TOY
 from seedbed import recipe as recipes
 from seedbed.errors import RecipeError
 from seedbed.filters.balance import Balance
+from seedbed.gates import gates
 from seedbed.groups import NONE, SEVERAL, Groups
 from seedbed.metrics.bias import Bias, amplification
 from seedbed.parts import Component
@@ -120,6 +122,30 @@ def test_real_rows_in_the_place_of_kept_ones_raise_no_alarm_beyond_chance() -> N
             p.setdefault(m.name, []).append(1.0 if m.p is None else m.p)
     assert set(p) == {"group_skew", "amplification:women", "amplification:men", "bias_amplification", "counterfactual_flips"}
     assert all(sum(x <= 0.01 for x in found) <= binom.isf(1e-3, 25, 0.01) for found in p.values()), p
+
+
+def test_groups_that_no_row_names_are_not_measured_and_a_text_that_stopped_naming_them_is() -> None:
+    real = sample(0)
+    none = measured(real, rows("k", 200, 0.5, 9), groups={"cats": ("meow",), "dogs": ("woof",)})["group_skew"]
+    assert (none.value, none.p) == (None, None) and "0 of 200 kept and 0 of 200 dev + test rows do" in none.note
+    silent = [Example(f"k{i}", {"text": "it had a lamp", "label": "pilot"}) for i in range(200)]
+    assert measured(real, silent)["group_skew"].value == 1.0
+
+
+def test_a_gate_over_thirty_groups_can_fail_and_does_where_one_of_them_took_the_place_of_all() -> None:
+    groups = {f"g{i}": (f"word{i}",) for i in range(30)}
+
+    def named(side: str, pick: Callable[[random.Random], int]) -> list[Example]:
+        rng = random.Random(side)
+        return [Example(f"{side}{i}", {"text": f"word{pick(rng)} and a lamp", "label": rng.choice("ab")}) for i in range(300)]
+
+    task = Task("classification", ("text",), "label", labels=("a", "b"))
+    real = Sample(task, tuple(named("f", lambda rng: rng.randrange(30))), (), tuple(named("t", lambda rng: rng.randrange(30))))
+    found = Bias(groups=groups, student=WORDS_ALONE)
+    for pick, passed in ((lambda rng: rng.randrange(30), True), (lambda rng: 0, False)):
+        measures = [asdict(m) for m in found.measure(real, named("k", pick), 3) if not m.name.startswith("amplification")]
+        measures += [{"name": f"amplification:g{i}", "value": 1.0, "p": 0.5} for i in range(30)]  # else these fail it, by exact tests
+        assert [g["passed"] for g in gates(measures, True) if g["name"] == "bias"] == [passed]
 
 
 def test_a_student_that_reads_the_group_flips_and_one_that_need_not_does_not() -> None:

@@ -14,6 +14,7 @@ from seedbed import recipe as recipes
 from seedbed.compare import FULL, REAL, arms_of, compare
 from seedbed.errors import RecipeError, StoreError
 from seedbed.ranking import table
+from seedbed.store import journalled
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE: dict[str, Any] = {
@@ -152,6 +153,26 @@ def test_a_damaged_unit_costs_its_file_and_no_step(tmp_path: Path, compared: tup
     units.unlink()
     whole = compare(recipes.build(BASE, ROOT), MODES, seeds=2, out=tmp_path)
     assert [r | {"seconds": 0} for r in whole.rows] == [r | {"seconds": 0} for r in compared[1]]
+
+
+def test_a_seed_is_another_student_where_files_name_the_same_rows(tmp_path: Path) -> None:
+    (tmp_path / "coin.py").write_text(
+        "import random\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass Coin:\n"
+        '    def supports(self, task): return ""\n'
+        "    def learn(self, task, rows, dev, seed): return Tossed(task.labels, seed)\n"
+        "class Tossed:\n    def __init__(self, labels, seed): self.labels, self.seed = labels, seed\n"
+        "    def predict(self, rows):\n        toss = random.Random(self.seed)\n        return [toss.choice(self.labels) for _ in rows]\n"
+    )
+    lines = (ROOT / "examples/helpdesk.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, rows in (("fit", lines[1:60]), ("dev", lines[60:80]), ("test", lines[80:200])):
+        (tmp_path / f"{name}.csv").write_text("".join([lines[0], *rows]), encoding="utf-8")
+    files = {name: f"{name}.csv" for name in ("fit", "dev", "test")}
+    made = recipes.build(
+        {k: v for k, v in BASE.items() if k not in ("annotate", "arm")} | {"sample": files, "student": {"kind": "coin.py:Coin"}}, tmp_path
+    )
+    found = compare(made, (), seeds=2, out=tmp_path)
+    units = [r for r in journalled(found.folder / "units.jsonl") if r["name"].endswith(REAL)]
+    assert len(units) == 2 and units[0]["value"] != units[1]["value"]
 
 
 def test_another_sample_is_refused(compared: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -175,6 +175,8 @@ def test_what_cannot_be_measured_is_none_with_its_reason() -> None:
     assert list(few) == list(NAMED)
     assert [name for name, m in few.items() if m.value is not None] == list(LABELS)
     assert "needs 20 rows on each side, got 5 kept, 20 dev + test and 20 fit" in few["c2st_auc"].note
+    three = {m.name: m for m in Coverage().measure(real, examples(texts[:3], ["a"] * 3), 1)}
+    assert three["label_coverage"].value is None and "needs 4 rows on each side, got 3 kept" in three["label_coverage"].note
     assert all(m.value is None and "got 0 kept" in m.note for m in Coverage().measure(real, (), 1))
     plain = Sample(Task("plain", ("text",)), real.fit, (), real.test)
     unlabelled = {m.name: m for m in Coverage(draws=1).measure(plain, examples(texts, ["a"] * LEAST), 1)}

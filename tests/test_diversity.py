@@ -117,6 +117,12 @@ def test_too_few_rows_are_none_with_the_reason() -> None:
         assert all(m.value is None and m.p is None and f"got {len(kept)} kept" in m.note for m in found.values())
 
 
+def test_runs_that_no_text_has_are_none() -> None:
+    found = measured([f"word{i}" for i in range(9)], ["a b c"] * 9, ["d e f"] * 9)
+    assert [name for name, m in found.items() if m.value is None] == ["distinct_2", "distinct_3"]
+    assert found["distinct_2"].note == "no text of one side has 2 words"
+
+
 def test_blank_texts_do_not_stop_it() -> None:
     found = measured(["", "!", "a", "a b c d"] * 2, ["", "x y z", "x", "y"] * 2, ["q"] * 8)
     assert all(m.value is not None and np.isfinite(m.value) for m in found.values())

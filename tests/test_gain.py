@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seedbed.gain import FULL_ROWS, Arm, Gain, measure_gain
+from seedbed.gain import FULL_ROWS, Arm, Gain, decisive, measure_gain
 from seedbed.stats import DRAWS, Difference
 from seedbed.students.linear import Linear
 from seedbed.task import Task
@@ -296,6 +296,39 @@ def test_the_curve_has_the_volumes_that_there_are_rows_for() -> None:
 def test_the_note_says_where_the_curve_is_flat(share: Callable[[int, int], float], words: str) -> None:
     note = measure_gain(sample(test=1000), rows(360, 0, "new"), Scripted(share), 0, seeds=1).note
     assert note.startswith(words)
+
+
+def test_the_note_does_not_gainsay_what_was_shown() -> None:
+    """The smaller volume has the higher mean, and loses rows too: it is not shown to beat real rows, the larger one is."""
+
+    class Churn(Scripted):
+        def learn(self, task: Task, rows: Sequence[Example], dev: Sequence[Example], seed: int) -> Any:
+            new = sum(e.id.startswith("new") for e in rows)
+            right: Callable[[int], bool] = lambda i: i >= 30  # noqa: E731
+            if len(rows) > new > 0:
+                right = (lambda i: i >= 24) if new == 24 else (lambda i: i < 20 or i >= 43)
+
+            class Picked:
+                def predict(self, rows: Sequence[Example]) -> list[str]:
+                    return [str(e.fields[str(task.target)]) if right(i) else "wrong" for i, e in enumerate(rows)]
+
+            return Picked()
+
+    found = measure_gain(sample(fit=12, test=120), rows(24, 0, "new"), Churn(), 3, volumes=(1,))
+    assert found.difference is not None and found.difference.low > 0
+    assert found.note.startswith("1.33 times the real rows (24 synthetic) beats the real rows alone, the volume with the highest mean, 1 times"), (
+        found.note
+    )
+
+
+def test_test_rows_whose_asserts_cannot_be_judged_are_left_out_and_counted() -> None:
+    task = Task("code", ("text",), "code", tests="tests")
+    good = {"text": "q", "code": "def f(x):\n    return x + 1", "tests": ["assert f(1) == 2"]}
+    odd = good | {"tests": ["assert all([f(i) == i + 1 for i in range(3)])"]}
+    made = lambda name, fields: tuple(Example(f"{name}{i}", f) for i, f in enumerate(fields))  # noqa: E731
+    fit = made("f", [good] * 3)
+    for test, reason in (([odd] * 2 + [good] * 119, ""), ([odd] + [good] * 99, "a gain needs at least 100 test rows, got 99")):
+        assert decisive(Sample(task, fit, (), made("t", test)), Scripted()) == ("pass@1", reason)
 
 
 def log_curve(real: int, synthetic: int) -> float:

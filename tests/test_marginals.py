@@ -109,6 +109,14 @@ def test_wrong_labels_are_found_with_their_share(monkeypatch: pytest.MonkeyPatch
     assert not disagreement(features, ["a"] * 800, 1).any(), "one label alone is never wrong"
 
 
+def test_pairs_that_no_text_has_are_none_and_those_that_one_side_has_are_apart() -> None:
+    single, pairs = [[f"word{i}"] for i in range(9)], [["two", "words", f"{i}"] for i in range(9)]
+    found = measured(single, pairs, single[::-1])
+    assert found["bigram_divergence"].value is None and "two words" in found["bigram_divergence"].note
+    assert found["unigram_divergence"].value == 0.0
+    assert measured(single, pairs, pairs)["bigram_divergence"].value == 1.0
+
+
 def test_too_few_rows_or_no_labels_are_none_with_the_reason() -> None:
     rng = np.random.default_rng(5)
     assert all(m.value is None and "needs 4 rows" in m.note for m in measured(texts(rng, 3), texts(rng, 9), texts(rng, 9)).values())

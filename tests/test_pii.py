@@ -76,6 +76,17 @@ def test_allow_names_a_kind_a_value_or_a_domain() -> None:
     found = ("email", "anna@example.org")
     assert allowed(found, ["email"]) and allowed(found, ["Anna@Example.org"]) and allowed(found, ["@example.org"])
     assert not allowed(found, ["phone", "@org", "example.org", "bob@example.org"])
+    for text in (
+        "+44 20 7946 0958",
+        "+44 (0)20 7946 0958",
+        "(415) 555-2671",
+        "GB82 WEST 1234 5698 7654 32",
+        "00:1B:44:11:3A:B7",
+        "4111 1111 1111 1111",
+    ):
+        (one,) = find(f"see {text} please")
+        assert allowed(one, [text]) and not allowed(one, [text[:-1] + "x"])
+    assert find("+44 (0)20 7946 0958") == find("0044 20 7946 0958")
     assert "nna" not in hidden("anna@example.org")
 
 
@@ -146,7 +157,9 @@ def test_a_gate_fails_on_a_leak_an_alarm_or_a_missing_number() -> None:
     assert gates([], False) == []
     assert gates([clean], False) == [{"name": "pii", "passed": True, "why": ""}]
     assert failed(gates([leak], False)) == "gate pii: 2 values"
-    assert failed(gates([measure("pii_leak_rate", None)], False)) == ""
+    unseen = [measure("pii_leak_rate", None)]
+    assert gates(unseen, False) == [{"name": "pii", "passed": None, "why": "pii_leak_rate was not measured: why"}]
+    assert failed(gates(unseen, False)) == "" and "pii_leak_rate was not measured" in failed(gates(unseen, True))
     whole = [clean, measure("membership_auc", 0.51, 0.3), measure("group_skew", 0.1, 0.2)]
     assert [g["passed"] for g in gates(whole, True)] == [True, True, True]
     assert "membership_auc was not measured" in failed(gates([clean, measure("membership_auc", None), whole[2]], True))

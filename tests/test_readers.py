@@ -114,7 +114,11 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     ("array.jsonl", GOOD + "\n[1, 2]\n", r"array\.jsonl, line 3: must be one JSON object .* Got a list"),
     ("deep.jsonl", '{"a": ' + "[" * 200_000 + "\n", r"deep\.jsonl, line 1: "),
     ("digits.jsonl", '{"a": ' + "1" * 5000 + "}\n", r"digits\.jsonl, line 1: JSON that cannot be read"),
-    ("key.jsonl", GOOD + '{"message": "a", "message": "b"}\n', r"key\.jsonl, line 2: JSON that cannot be read \(an object with the key 'message' twice\)"),
+    (
+        "key.jsonl",
+        GOOD + '{"message": "a", "message": "b"}\n',
+        r"key\.jsonl, line 2: JSON that cannot be read \(an object with the key 'message' twice\)",
+    ),
     ("key.json", '[{"a": {"b": 1, "b": 2}}]', r"key\.json: JSON that cannot be read \(an object with the key 'b' twice\)"),
     ("none.parquet", b"PAR1 and no more", r"none\.parquet: a damaged Parquet file"),
     ("none2.parquet", b"", r"none2\.parquet: a damaged Parquet file"),

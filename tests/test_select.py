@@ -63,12 +63,21 @@ def test_labels_keep_the_shares_of_fit() -> None:
         ({"a": 9, "b": 9}, {"a": 3, "b": 1}, 8, {"a": 6, "b": 2}),
         ({"a": 2, "b": 9}, {"a": 3, "b": 1}, 8, {"a": 2, "b": 6}),
         ({"a": 2, "b": 3}, {"a": 3, "b": 1}, 8, {"a": 2, "b": 3}),
-        ({"a": 5, "b": 5, "c": 5}, {"a": 1, "b": 1, "c": 1}, 4, {"a": 1, "b": 1, "c": 2}),
+        ({"a": 5, "b": 5, "c": 5}, {"a": 1, "b": 1, "c": 1}, 4, {"a": 2, "b": 1, "c": 1}),
+        ({"a": 99, "b": 99, "c": 99}, {"a": 50, "b": 30, "c": 20}, 3, {"a": 1, "b": 1, "c": 1}),
+        ({"a": 99, "b": 1, "c": 99}, {"a": 50, "b": 30, "c": 20}, 10, {"a": 6, "b": 1, "c": 3}),
         ({"a": 5, "x": 5}, {"a": 1}, 6, {"a": 5, "x": 1}),
     ],
 )
 def test_rows_are_shared_out_as_far_as_there_are_candidates(there: dict[str, int], real: dict[str, int], rows: int, found: dict[str, int]) -> None:
     assert _shares(there, real, rows) == found
+
+
+def test_no_part_is_a_row_from_its_share_where_there_are_candidates_enough() -> None:
+    real = {f"{i:02d}": 300 // (i + 1) for i in range(60)}
+    found = _shares(dict.fromkeys(real, 999), real, 100)
+    assert sum(found.values()) == 100
+    assert all(abs(found[name] - 100 * count / sum(real.values())) < 1 for name, count in real.items())
 
 
 def test_dev_and_test_are_not_read() -> None:

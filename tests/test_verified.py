@@ -110,6 +110,16 @@ def test_arithmetic_is_exact() -> None:
     assert evaluate("9**64**2") is None
 
 
+def test_a_number_without_end_and_powers_of_powers_are_no_arithmetic() -> None:
+    assert Verified().check_answer("So #### " + "1" * 5000) == "no final number"
+    assert Verified().check_answer("It is " + "1" * 5000 + " = 7.\n#### 7") == ""
+    tower = "9"
+    for _ in range(9):
+        tower = f"({tower}**64)"
+    assert evaluate(tower) is None and evaluate(f"{tower}-{tower}") is None
+    assert evaluate("2**64*2**64") == 2**128
+
+
 def test_what_a_worked_answer_comes_to() -> None:
     assert results("2*3=<<2*3=6>>6\nIn all 6 + 4 apples = $1,010 or 1,010.50 each\n#### 10") == {Fraction(6), Fraction(1010), Fraction("1010.5")}
     assert results("") == set()

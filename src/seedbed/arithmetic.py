@@ -12,9 +12,11 @@ MARK = re.compile(r"<<([^<>]*)>>")
 NUMBER = re.compile(r"-?(?:\d(?:[\d,]*\d)?(?:\.\d+)?|\.\d+)")
 BEHIND = re.compile(rf"=\s*[$€£]?({NUMBER.pattern})")
 LONGEST = 500
-"""Characters of an expression that are parsed."""
+"""Characters of an expression that are parsed, and of a number."""
 POWER = 64
 """The largest exponent, either way."""
+BITS = 10_000
+"""Of a power: powers of powers grow without end."""
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -47,7 +49,7 @@ def result(mark: str) -> Fraction | None:
 
 def final_number(text: str) -> str | None:
     """The number behind `####`, or the text's last number, in its shortest form: 1,000.50 is 1000.5; None where it has none."""
-    found = NUMBER.findall(text.rsplit("####", 1)[-1])
+    found = _numbers(text.rsplit("####", 1)[-1])
     if not found:
         return None
     whole, point, decimals = found[-1].replace(",", "").partition(".")
@@ -62,12 +64,17 @@ def results(text: str) -> set[Fraction]:
     found = [result(mark) for mark in marks(text)[-1:]]
     lines = MARK.sub("", text.rsplit("####", 1)[0]).strip().splitlines()
     last = lines[-1] if lines else ""
-    found += [Fraction(number.replace(",", "")) for number in BEHIND.findall(last)[-1:] + NUMBER.findall(last)[-1:]]
+    found += [Fraction(number.replace(",", "")) for number in BEHIND.findall(last)[-1:] + _numbers(last)[-1:] if len(number) <= LONGEST]
     return {value for value in found if value is not None}
 
 
+def _numbers(text: str) -> list[str]:
+    return [number for number in NUMBER.findall(text) if len(number) <= LONGEST]
+
+
 def evaluate(text: str) -> Fraction | None:
-    """The exact value of numbers, + - * / // % ** and parentheses; None for anything else, for a division by 0 and for powers over 64.
+    """The exact value of numbers, + - * / // % ** and parentheses; None for anything else, for a division by 0, for
+    exponents over 64 and for powers of over 3,000 digits.
 
     Currency signs, thousands separators and white space count for nothing; x and ÷ are * and /; `20%` before an operator or the end is 20/100.
     """
@@ -92,7 +99,7 @@ def _value(node: ast.expr) -> Fraction:
     if isinstance(node, ast.BinOp):
         a, b = _value(node.left), _value(node.right)
         if isinstance(node.op, ast.Pow):
-            if abs(b) > POWER or b.denominator != 1:
+            if b.denominator != 1 or abs(b) > POWER or abs(b) * max(a.numerator.bit_length(), a.denominator.bit_length()) > BITS:
                 raise ValueError("too large a power")
             return Fraction(a**b)
         if type(node.op) in OPERATORS:

@@ -239,8 +239,8 @@ class _Table:
         student, seed = arm.recipe.student, seed_for(arm.recipe.seed, "compare", "student", s)
         found: list[str] = []
         for i, part in enumerate(self.parts[s]):
-            # The names of steps hold the sample's content, the student's facts are in the name of the scores' step.
-            unit = f"{step_names(arm.recipe, part)['sample']}/{fingerprint(student.facts(), arm.recipe.gain.soft_labels)}/{name(i)}"
+            # A seed draws no other rows where [sample] names files of them: its student is another all the same.
+            unit = f"{step_names(arm.recipe, part)['sample']}/{s}/{fingerprint(student.facts(), arm.recipe.gain.soft_labels)}/{name(i)}"
             if unit not in self.known:
                 if self.clock.over():
                     return None

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from seedbed.data import SampleSpec, together
-from seedbed.scores import bleu_of, bleu_statistics, exact_match, pass_at_1
+from seedbed.scores import bleu_of, bleu_statistics, exact_match, judgeable, pass_at_1
 from seedbed.stats import DRAWS, Difference, Scorer, equal_draw, paired_difference
 from seedbed.store import Mapped
 from seedbed.task import Task
-from seedbed.types import Candidate, Example, Sample, Student, seed_for
+from seedbed.types import Candidate, Example, Measure, Sample, Student, seed_for
 
 Unit = Callable[[str, Callable[[], Any]], Any]
 
@@ -164,22 +164,36 @@ def measure_gain(
     note += [f"a student learns from {least.kept} of the {len(kept)} kept rows, drawn for each seed"] if least.kept < len(kept) and not folds else []
     note += [f"over {len(folds)} folds, in each of which rows were grown without its test rows"] if folds else []
     note += [uneven(sample)] if folds else []
+    odd = len(sample.tested) - len(judged(sample.task, sample.tested))
+    note += [f"{odd} test rows have asserts that cannot be judged and are left out"] if odd else []
     smallest = max(difference.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)
     return Gain(metric, arms, difference, smallest, curve, "; ".join(part for part in note if part))
 
 
 def decisive(sample: Sample, student: Student) -> tuple[str, str]:
     """(the metric that decides, why it cannot be measured or "")."""
-    task, test, needed = sample.task, sample.tested, MIN_FOLDED if sample.folds else MIN_TEST
+    task, test, needed = sample.task, judged(sample.task, sample.tested), MIN_FOLDED if sample.folds else MIN_TEST
     if not task.target:
         return "score", f"a {task.kind} task has no target to predict"
-    asked = test[:1] if task.kind == "code" else test  # a program is run to be scored
-    first = task.score([str(e.fields[task.target]) for e in asked], asked)[0]
+    first = ideal(task, test)
     if len(test) < needed:
         return first.name, f"a gain needs at least {needed} test rows, got {len(test)}"
     if not sample.fit:
         return first.name, "there is no fit row to train on"
     return first.name, student.supports(task) or ("" if first.value is not None else first.note)
+
+
+def ideal(task: Task, rows: Sequence[Example]) -> Measure:
+    """The first score of the rows' own targets; of code, which is run to be scored, of one row's."""
+    asked = rows[:1] if task.kind == "code" else rows
+    return task.score([str(e.fields[str(task.target)]) for e in asked], asked)[0]
+
+
+def judged(task: Task, rows: Sequence[Example]) -> Sequence[Example]:
+    """The rows that can be scored: of code those whose asserts can be judged."""
+    if task.kind != "code" or not task.tests:
+        return rows
+    return [e for e in rows if judgeable(str(e.fields[str(task.target)]), e.fields[task.tests])]
 
 
 def more_test(sample: Sample, spec: SampleSpec) -> str:
@@ -333,14 +347,21 @@ class Ruler:
         return paired_difference(seeds, seeds, self.blocks, a, b, self.seed, DRAWS, paired)
 
 
+def _times(point: _Point) -> str:
+    return f"{point.volume:.3g} times the real rows ({point.synthetic} synthetic)"
+
+
 def _flat(points: Sequence[_Point], scorers: Mapping[_Point, Scorer], measured: Mapping[_Point, Arm], ruler: Ruler, seeds: int) -> str:
     """The smallest volume that cannot be told apart from the best one, in words; real rows alone are volume 0."""
     steps = [p for p in points if (p.arm, p.volume) == ("real", 1.0)] + [p for p in points if p.arm == "both"]
     best = max(steps, key=lambda p: measured[p].mean or 0.0)
     first = next(p for p in steps if p is best or ruler.difference(scorers[p], scorers[best], seeds).low <= 0)
     if first is steps[0]:
+        shown = next((p for p in steps[1:] if ruler.difference(scorers[first], scorers[p], seeds).low > 0), None)
+        if shown:
+            return f"{_times(shown)} beats the real rows alone, the volume with the highest mean, {_times(best)}, is not shown to"
         return "flat from the start: no volume of synthetic rows could be shown to beat the real rows alone"
-    at = f"{first.volume:.3g} times the real rows ({first.synthetic} synthetic)"
+    at = _times(first)
     if first is steps[-1]:
         return f"not flat yet: {at}, the largest volume, beats every smaller one"
     if first is best:

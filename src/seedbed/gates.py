@@ -1,4 +1,4 @@
-"""What must hold before rows may be used: gates over the measures of scores.json. A gate that could not be measured has not passed."""
+"""What must hold before rows may be used: gates over the measures of scores.json. One that could not be measured has not passed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ AUDITS = {
 
 
 def gates(measures: Sequence[Mapping[str, Any]], sensitive: bool) -> list[dict[str, Any]]:
-    """[{"name", "passed", "why"}]. Always `pii`, where it was measured: no personal data of a real row. sensitive: all of AUDITS.
+    """[{"name", "passed", "why"}]. Always `pii`: no personal data of a real row; passed is None where it could not be measured. sensitive: all of
+    AUDITS, and what could not be measured is False.
 
     An audit fails on an alarm. Of m tests one must have p <= ALARM / m (Bonferroni), so that rows no different from real ones fail a gate
     at most once in 1 / ALARM times, however many groups there are.
@@ -25,22 +26,28 @@ def gates(measures: Sequence[Mapping[str, Any]], sensitive: bool) -> list[dict[s
     for name, names in AUDITS.items():
         mine = [m for m in measures if m["name"].partition(":")[0] in names]
         if sensitive or (mine and name == "pii"):
-            why = _why(name, mine, sensitive)
-            found.append({"name": name, "passed": not why, "why": why})
+            missing = _missing(name, mine)
+            why = missing or _why(name, mine, sensitive)
+            found.append({"name": name, "passed": not why if sensitive or not missing else None, "why": why})
     return found
 
 
 def failed(found: Sequence[Mapping[str, Any]]) -> str:
     """The gates that did not pass, in words; "" where all did."""
-    return ", and ".join(f"gate {g['name']}: {g['why']}" for g in found if not g["passed"])
+    return ", and ".join(f"gate {g['name']}: {g['why']}" for g in found if g["passed"] is False)
 
 
-def _why(name: str, measures: Sequence[Mapping[str, Any]], sensitive: bool) -> str:
+def _missing(name: str, measures: Sequence[Mapping[str, Any]]) -> str:
     first = AUDITS[name][0]
     needed = next((m for m in measures if m["name"] == first), None)
     if needed is None or needed["value"] is None:
-        return f"{first} was not measured: {needed['note'] if needed else 'the recipe has no such metric'}" if sensitive else ""
-    if first == "pii_leak_rate" and needed["value"] > 0:
+        return f"{first} was not measured: {needed['note'] if needed else 'the recipe has no such metric'}"
+    return ""
+
+
+def _why(name: str, measures: Sequence[Mapping[str, Any]], sensitive: bool) -> str:
+    needed = next(m for m in measures if m["name"] == AUDITS[name][0])
+    if needed["name"] == "pii_leak_rate" and needed["value"] > 0:
         return str(needed["note"].partition(";")[0])
     tested = [m for m in measures if m["p"] is not None and m["value"] is not None] if sensitive else []
     alarms = [m for m in tested if m["p"] <= ALARM / len(tested)]

@@ -112,8 +112,8 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
         both = chain.from_iterable(annotated(said[s], p.read()) if s in said else p.read() for s, p in (("annotations", made), ("labels", asked)))
         return labelled(sample.task, both, str(recipe.label_by), recipe.generate.relabel)
 
-    kept, dropped = sifted(timer.time("kept", lambda: store.step(names["kept"], lambda out: sift(out, candidates(), done, sample))))
     facts = [fact | ({"of": "pool"} if step == "labels" else {}) for step, folder in said.items() for fact in annotation_facts(folder)]
+    kept, dropped = sifted(timer.time("kept", lambda: store.step(names["kept"], lambda out: sift(out, candidates(), done, sample))))
     return Grown(done, names, fitted, kept, dropped, made.engine or asked.engine, facts, cut)
 
 

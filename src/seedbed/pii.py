@@ -45,7 +45,7 @@ def email(text: str) -> Iterator[str]:
 def phone(text: str) -> Iterator[str]:
     """Numbers with a country code (+44 20 7946 0958, 0049 ...; 8 to 15 digits: E.164) and North American ones; digits alone."""
     for match in re.finditer(r"(?<![\w+.])(?<!\d[ -])(?:\+|00)(?=[1-9])\d{1,3}(?:[ ().-]{0,3}\d){6,14}(?!\w)", text):
-        digits = re.sub(r"\D", "", match[0]).removeprefix("00")
+        digits = re.sub(r"\D", "", match[0].replace("(0)", "")).removeprefix("00")  # +44 (0)20 is +44 20
         if 8 <= len(digits) <= 15 and (digits[0] != "1" or _american(digits[1:])):
             yield digits
     for match in re.finditer(r"(?<![\w+.-])(?:1[ .-])?(?:\(([2-9]\d\d)\) ?|([2-9]\d\d)[ .-])([2-9]\d\d)[ .-](\d{4})(?![\w-])", text):
@@ -132,10 +132,10 @@ def _worth(kind: str, text: str) -> bool:
 
 
 def allowed(found: Found, allow: Iterable[str]) -> bool:
-    """Whether a kind, a value, or the `@domain` that an address ends in, is in the list."""
+    """Whether a kind, a value in any spelling, or the `@domain` that an address ends in, is in the list."""
     kind, value = found
     names = {kind, value, value[value.find("@") :] if "@" in value else value}
-    return any(name in names or name.lower() in names for name in allow)
+    return any(name in names or name.lower() in names or any(v == value for _, v in find(name)) for name in allow)
 
 
 def hidden(value: str) -> str:

@@ -189,6 +189,8 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any], folds
             update(i, component.kind)
             measures += measured(component, sample, made, seed)
         update(len(recipe.metrics), "")
+    if grown.kept and not made:
+        measures = [m if m.value is not None else replace_in(m, note=NOTHING_WRITTEN) for m in measures]
     rows, *in_folds = (lessons(g.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None) for g in (grown, *folds))
     spec, student, few = recipe.gain, recipe.student.settings, min(map(len, (rows, *in_folds)))
     sets = [] if decisive(sample, student)[1] else training_sets(sample, few, spec.volumes)
@@ -207,6 +209,9 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any], folds
     write_json(out / "closeup.json", closeup(sample, grown.kept, seed))
     write_text(out / "verdict.txt", gain.verdict + "\n")
     write_json(out / "scores.json", {"measures": [asdict(m) for m in measures], "gain": gain.to_json(), "counts": counts})
+
+
+NOTHING_WRITTEN = "every kept row is a real input whose label was read: no text was generated"
 
 
 def examples_of(kept: Sequence[Candidate], sample: Sample, recipe: Recipe) -> Sequence[Example]:

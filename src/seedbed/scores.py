@@ -70,6 +70,15 @@ def pass_at_1(pairs: Sequence[tuple[str, Sequence[str]]]) -> list[bool | None]:
     return [not next(found) if not isinstance(t, str) else None if t in UNJUDGED else False for t in trials]
 
 
+def judgeable(program: str, asserts: Sequence[str]) -> bool:
+    """Whether the asserts are of a form that can be judged; runs nothing."""
+    try:
+        trial(program, asserts)
+    except ParseError as error:
+        return error.reason not in UNJUDGED
+    return True
+
+
 def programs(predictions: Sequence[str], tests: Sequence[Sequence[str]]) -> Measure:
     """pass@1 in points; None with its reason where nothing could be run."""
     try:

@@ -204,7 +204,8 @@ class _Run:
         again = gates(scores["measures"], self.raw["sensitive"])
         if not again and not scores.get("gates"):
             raise _NotChecked("no audit was measured, as earlier versions did not: no gate says whether the rows may be used. Run the recipe again")
-        return None if scores.get("gates", []) == again else f"scores.json: gates do not follow from the measures, which give {again}"
+        earlier = [g if g["passed"] is not None else g | {"passed": True, "why": ""} for g in again]  # as versions before had it
+        return None if scores.get("gates", []) in (again, earlier) else f"scores.json: gates do not follow from the measures, which give {again}"
 
     def _sample(self, path: Path | None) -> tuple[Recipe, Sample]:
         if path is None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from seedbed.gain import Ruler, lessons
+from seedbed.gain import Ruler, ideal, judged, lessons
 from seedbed.grow import Grown, Timer, grow, own
 from seedbed.limits import Limits
 from seedbed.recipe import Recipe
@@ -35,6 +35,8 @@ def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits
     cap, student = min(recipe.generate.count, TIMES * sample.n), recipe.student.settings
     end = None if limits.minutes is None else time.monotonic() + 60 * limits.minutes
     reason = "a plain task has no target" if not sample.task.target else student.supports(sample.task)
+    if not reason and (first := ideal(sample.task, judged(sample.task, sample.dev))).value is None:
+        reason = first.note
     count, before, steps = cap if reason else min(sample.n, cap), None, list[dict[str, Any]]()
     while True:
         left = limits if end is None else replace(limits, minutes=max(1e-3, (end - time.monotonic()) / 60))
@@ -57,8 +59,7 @@ def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits
 def _on_dev(recipe: Recipe, sample: Sample, grown: Grown, timer: Timer) -> tuple[Scorer, Ruler]:
     """The scores on dev of students that learned from fit and what is kept so far."""
     task = sample.task
-    metric = task.score([str(e.fields[str(task.target)]) for e in sample.dev], sample.dev)[0].name
-    ruler = Ruler(task, sample.dev, metric, seed_for(recipe.seed, "auto", "bootstrap"))
+    ruler = Ruler(task, sample.dev, ideal(task, judged(task, sample.dev)).name, seed_for(recipe.seed, "auto", "bootstrap"))
     rows = [*sample.fit, *lessons(grown.kept, str(task.target), recipe.label_by if recipe.gain.soft_labels else None)]
 
     def answers(s: int) -> list[str]:

@@ -32,7 +32,7 @@ class Select:
     embedder: of "mmd". Candidates without fields are kept.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "set"]] = "set"
 
     method: Literal["mmd", "ngrams"] = "mmd"
@@ -78,17 +78,22 @@ class Select:
 
 
 def _shares(there: dict[str, int], real: dict[str, int], rows: int) -> dict[str, int]:
-    """`rows` over the names in the shares of `real`, none above what is there; what one lacks goes to the others."""
-    found = dict.fromkeys(there, 0)
-    while (left := min(rows, sum(there.values())) - sum(found.values())) > 0:
-        free = [name for name in sorted(there) if found[name] < there[name]]
-        total = sum(real.get(name, 0) for name in free)
-        for name in free:
-            share = real.get(name, 0) / total if total else 1 / len(free)
-            found[name] = min(there[name], found[name] + int(left * share))
-        if min(rows, sum(there.values())) - sum(found.values()) == left:  # shares below one row: the largest first
-            name = max(free, key=lambda name: (real.get(name, 0) - found[name], name))
-            found[name] += 1
+    """`rows` over the names in the shares of `real` by largest remainder, none above what is there; what one lacks goes to the others."""
+    found, left = dict[str, int](), min(rows, sum(there.values()))
+    free = sorted(there)
+    while free:
+        counts = [real.get(name, 0) for name in free]
+        counts = counts if any(counts) else [1] * len(free)
+        ideal = {name: left * count / sum(counts) for name, count in zip(free, counts, strict=True)}
+        full = [name for name in free if ideal[name] >= there[name]]
+        if not full:
+            found |= {name: int(ideal[name]) for name in free}
+            for name in sorted(free, key=lambda name: found[name] - ideal[name])[: left - sum(found[name] for name in free)]:
+                found[name] += 1
+            break
+        found |= {name: there[name] for name in full}
+        left -= sum(there[name] for name in full)
+        free = [name for name in free if name not in full]
     return found
 
 

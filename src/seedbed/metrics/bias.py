@@ -18,7 +18,8 @@ from seedbed.types import EVIDENCE, Evidence, Example, Measure, Sample, seed_for
 
 LEAST = 20
 """Rows that name a group, on each side, below which nothing is said."""
-PERMUTATIONS = 999
+PERMUTATIONS = 9999
+"""The smallest p is 1e-4, so that a gate over a hundred tests can still fail."""
 SWAPPED = 500
 """Rows whose groups are swapped at most."""
 
@@ -35,7 +36,7 @@ class Bias:
     of a student of kept rows; real: of a student of as many fit rows. Rows that name no group, or several, count in `group_skew` alone.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     parts: ClassVar[dict[str, str]] = {"student": "student"}
 
     groups: Mapping[str, Annotated[tuple[str, ...], Field(min_length=1)]] = field(default_factory=dict)
@@ -91,6 +92,10 @@ def skew(sides: Sequence[Sequence[str]], seed: int) -> Measure:
     if n < LEAST:
         got = ", ".join(f"{len(side)} {name}" for side, name in zip(sides, ("kept", "dev + test", "fit"), strict=True))
         return Measure("group_skew", None, "share", "lower", n, note=f"needs {LEAST} rows on each side, got {got}")
+    named = [len(side) - list(side).count(NONE) for side in sides[:2]]
+    if max(named) < LEAST:
+        got = f"{named[0]} of {len(sides[0])} kept and {named[1]} of {len(sides[1])} dev + test rows do"
+        return Measure("group_skew", None, "share", "lower", n, note=f"needs {LEAST} rows on one side that name a group: {got}")
     names = sorted({name for side in sides for name in side})
     ours, theirs, fit = (np.array([equal_draw(side, n, seed_for(seed, i)).count(name) for name in names]) for i, side in enumerate(sides))
     rng = np.random.default_rng(seed)
@@ -100,6 +105,7 @@ def skew(sides: Sequence[Sequence[str]], seed: int) -> Measure:
 
     value = float(apart(ours, theirs))
     low, high = _around(value, apart(rng.multinomial(n, ours / n, size=DRAWS), rng.multinomial(n, theirs / n, size=DRAWS)))
+    low, high = max(0.0, low), min(1.0, high)
     dealt = rng.multivariate_hypergeometric(ours + theirs, n, size=PERMUTATIONS, method="marginals")
     p = permutation_p(value, apart(dealt, ours + theirs - dealt))
     shares = ", ".join(f"{name} {100 * a / n:.0f} % for {100 * b / n:.0f} %" for name, a, b in zip(names, ours, theirs, strict=True))
@@ -150,7 +156,7 @@ def label_amplification(sides: Sequence[Sequence[str]], labels: Sequence[Sequenc
     dealt = np.array([of(both[order[:n]], both[order[n:]]) for order in (rng.permutation(2 * n) for _ in range(PERMUTATIONS))])
     # Far from what exchangeable rows have on average, which is below 0: the group that leads by chance leads less elsewhere.
     p = permutation_p(abs(value - dealt.mean()), np.abs(dealt - dealt.mean()))
-    low, high = _around(value, np.array([of(both[rng.integers(n, size=n)], both[n + rng.integers(n, size=n)]) for _ in range(PERMUTATIONS)]))
+    low, high = _around(value, np.array([of(both[rng.integers(n, size=n)], both[n + rng.integers(n, size=n)]) for _ in range(DRAWS)]))
     note = f"mean over labels; {n} rows a side that name one group; 0: no more than in real rows; bootstrap; real: fit against dev + test"
     return Measure("bias_amplification", value, "", "closer", n, low, high, of(codes[2 * n :], both[n:]), note, p)
 

@@ -15,6 +15,8 @@ from seedbed.types import Example, Measure, Sample, seed_for
 
 LEAST = 20
 """Rows a side below which neighbours and classifiers say nothing."""
+LEAST_LABELS = 4
+"""The same for labels: halves of fewer rows do not vary."""
 HALVES = 20
 """Random halves of each draw, for the intervals of neighbours and label coverage."""
 RESAMPLES = 200
@@ -69,13 +71,13 @@ class Coverage:
             if sides.n >= LEAST:
                 features = [embed([sample.task.body(e.fields) for e in side], self.embedder) for side in rows]
                 drawn = self.compare(features[0], features[1], features[2], seed_for(seed, "coverage", i), test=not i)
-            if labelled:
+            if labelled and sides.n >= LEAST_LABELS:
                 labels = [_labels(sample, side) for side in rows]
                 drawn |= compare_labels(labels[0], labels[1], labels[2], known, seed_for(seed, "labels", i), test=not i)
             for name, draw in drawn.items():
                 found[name].append(draw)
         reasons = dict.fromkeys(NAMED, sides.few(LEAST))
-        reasons |= dict.fromkeys(LABELS, f"needs a row on each side, {sides.got}" if labelled else f"a task of kind {sample.task.kind} has no labels")
+        reasons |= dict.fromkeys(LABELS, sides.few(LEAST_LABELS) if labelled else f"a task of kind {sample.task.kind} has no labels")
         return [_measure(name, draws, sides.n, reasons[name]) for name, draws in found.items()]
 
     def compare(self, kept: np.ndarray, reference: np.ndarray, fit: np.ndarray, seed: int, *, test: bool) -> dict[str, Drawn]:

@@ -53,7 +53,7 @@ class Diversity:
         for i, drawn in enumerate(sides.draws):
             for name, (number, n) in self._numbers(sample, drawn[:2]).items():
                 found[name].append(_draw(number, n, seed_for(seed, name, i), 0 if i else PERMUTATIONS))
-        return [_measure(name, draws, self.embedder) for name, draws in found.items()]
+        return [_measure(name, draws, self.embedder, sides.n) for name, draws in found.items()]
 
     def _numbers(self, sample: Sample, both: Sequence[Rows]) -> dict[str, tuple[Number, int]]:
         """Each number as a function of rows among those of both sides, n of the first and then n of the second, and that n."""
@@ -66,7 +66,7 @@ class Diversity:
         raw = [text.encode() for text in texts]
         features = embed([*texts[:few], *texts[n : n + few]], self.embedder).astype(np.float64)
         kernel = features @ features.T
-        found: dict[str, tuple[Number, int]] = {f"distinct_{k}": (lambda rows, k=k: grams.distinct(rows, k), n) for k in (1, 2, 3)}  # type: ignore[misc]
+        found: dict[str, tuple[Number, int]] = {f"distinct_{k}": (lambda rows, k=k: grams.distinct(rows, k), n) for k in (1, 2, 3) if grams.has(n, k)}  # type: ignore[misc]
         found["self_bleu"] = (grams.self_bleu, n)
         found["vendi"] = (lambda rows: vendi(kernel[np.ix_(rows, rows)]), few)
         found["compression_ratio"] = (lambda rows: compression_ratio([raw[i] for i in rows]), n)
@@ -96,7 +96,9 @@ def _draw(number: Number, n: int, seed: int, permutations: int) -> _Draw:
     return _Draw(n, value, beside, half_spread(value, halves), permutation_p(abs(value - beside), apart) if permutations else None)
 
 
-def _measure(name: str, draws: Sequence[_Draw], embedder: str) -> Measure:
+def _measure(name: str, draws: Sequence[_Draw], embedder: str, n: int) -> Measure:
+    if not draws:
+        return Measure(name, None, UNITS[name], "closer", n, note=f"no text of one side has {name[-1]} words")
     value, real = (float(np.mean([getattr(d, side) for d in draws])) for side in ("value", "real"))
     low, high = spread_interval(value, [d.spread for d in draws])
     low, high = max(0.0, low), min(1.0, high) if name != "compression_ratio" and name != "vendi" else high
@@ -130,6 +132,10 @@ class Grams:
         first = np.ones(len(entries), dtype=bool)
         first[1:] = entries[1:, 1] != entries[:-1, 1]
         return entries, first
+
+    def has(self, n: int, order: int) -> bool:
+        """Whether both the first n texts and the n behind them have a run of `order` words."""
+        return all(self._of(rows, order)[0].size for rows in (np.arange(n), np.arange(n, 2 * n)))
 
     def distinct(self, rows: np.ndarray, order: int) -> float:
         """distinct-n in [0, 1]: different runs of `order` words over all runs (Li et al. 2016, arXiv:1510.03055); 0 where there is no run."""

@@ -49,7 +49,9 @@ class Heldout:
         lm = load(self.model, quick_dtype())
         told = sample.test or sample.dev
         looked = equal_draw(kept, min(LOOKED_AT, len(kept)), seed_for(seed, "heldout", "looked at"))
-        texts = {name: self._texts(lm, sample, rows) for name, rows in (("kept", looked), ("fit", sample.fit), ("told", told))}
+        sides = {"kept": looked, "fit": sample.fit, "told": told}
+        texts = {name: self._texts(lm, sample, rows) for name, rows in sides.items()}
+        long = ", ".join(f"{len(rows) - len(texts[name])} of {len(rows)} {name}" for name, rows in sides.items() if len(texts[name]) < len(rows))
         n = min(len(texts["kept"]), len(texts["fit"]), self.rows)
         real = equal_draw(texts["told"], min(ROWS, len(texts["told"])), seed_for(seed, "heldout", "rows"))
         if n < 2 or not real:
@@ -65,7 +67,8 @@ class Heldout:
         picks = np.random.default_rng(seed_for(seed, "heldout", "bootstrap")).integers(len(real), size=(DRAWS, len(real)))
         low, high = percentile_interval(losses["kept"][picks].sum(1) / tokens[picks].sum(1))
         value, same = (float(losses[side].sum() / tokens.sum()) for side in ("kept", "fit"))
-        return [Measure("heldout_nll", value, "nats a token", "lower", n, low, high, same)]
+        note = f"rows longer than the model's context are left out: {long}" if long else ""
+        return [Measure("heldout_nll", value, "nats a token", "lower", n, low, high, same, note)]
 
     def _texts(self, lm: LM, sample: Sample, rows: Sequence[Example]) -> list[Text]:
         """Those that fit the model's context."""

@@ -22,6 +22,7 @@ PERMUTATIONS = 199
 CELLS = 4_000_000
 """Counts held at once while rows are permuted."""
 UNITS = {"length_distance": "words", "unigram_divergence": "bits", "bigram_divergence": "bits"}
+WORDLESS = {"unigram_divergence": "no kept, dev or test text has a word", "bigram_divergence": "no kept, dev or test text has two words"}
 Apart = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Numbers (b,) of two sides, each given as which of the rows it has, float (b, rows) of zeros and ones."""
 
@@ -53,7 +54,11 @@ class Marginals:
         note = f"mean of {self.draws} draws of n rows a side; interval: random halves of the rows; real: fit against dev + test"
         note += f"; p: {PERMUTATIONS} permutations of the first draw's rows"
         most = {"bits": 1.0}
-        return [mean_of(name, draws, UNITS[name], "lower", sides.n, note, most.get(UNITS[name], math.inf)) for name, draws in found.items()]
+        none = {name: Measure(name, None, UNITS[name], "lower", sides.n, note=WORDLESS[name]) for name, draws in found.items() if not draws}
+        return [
+            none.get(name) or mean_of(name, draws, UNITS[name], "lower", sides.n, note, most.get(UNITS[name], math.inf))
+            for name, draws in found.items()
+        ]
 
 
 def compare(kept: list[list[str]], reference: list[list[str]], fit: list[list[str]], seed: int, *, test: bool) -> dict[str, Drawn]:
@@ -93,11 +98,12 @@ def _numbers(texts: Sequence[Sequence[str]], n: int) -> dict[str, Apart]:
         return np.array([np.abs(np.sort(lengths[a > 0]) - np.sort(lengths[b > 0])).mean() for a, b in zip(x, y, strict=True)])
 
     single, pairs = (_counts(texts, order) for order in (1, 2))
-    return {
-        "length_distance": distance,
-        "unigram_divergence": lambda x, y: _divergence(single, x, y),
-        "bigram_divergence": lambda x, y: _divergence(pairs, x, y),
-    }
+    found: dict[str, Apart] = {"length_distance": distance}
+    if single[: 2 * n].nnz:
+        found["unigram_divergence"] = lambda x, y: _divergence(single, x, y)
+    if pairs[: 2 * n].nnz:
+        found["bigram_divergence"] = lambda x, y: _divergence(pairs, x, y)
+    return found
 
 
 def _counts(texts: Sequence[Sequence[str]], order: int) -> Any:

@@ -29,7 +29,7 @@ def page(facts: Facts) -> str:
     home = Path(__file__).resolve().parent
     environment = Environment(loader=FileSystemLoader(home), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     gain, training, manifest, seen = facts.scores["gain"], facts.training, facts.manifest, facts.closeup["map"]
-    failed = any(not gate["passed"] for gate in facts.scores.get("gates", ()))
+    failed = any(gate["passed"] is False for gate in facts.scores.get("gates", ()))
     leaks = tables.leaks(facts.scores)
     lead, semicolon, rest = tables.sentence(facts.verdict).replace(" %", "\u00a0%").partition("; ")
     measures = [_measure(m) for m in facts.scores["measures"]]

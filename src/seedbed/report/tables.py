@@ -68,7 +68,10 @@ def _measure(m: Mapping[str, Any]) -> tuple[str, ...]:
 
 def gates(scores: Mapping[str, Any]) -> Table:
     """The audits that decide whether the rows may be used."""
-    return Table(("gate", "passed", "why not"), [(g["name"], "yes" if g["passed"] else "NO", g["why"]) for g in scores.get("gates", ())])
+    return Table(
+        ("gate", "passed", "why not"),
+        [(g["name"], {True: "yes", False: "NO", None: UNKNOWN}[g["passed"]], g["why"]) for g in scores.get("gates", ())],
+    )
 
 
 def leaks(scores: Mapping[str, Any]) -> Table:
