@@ -1,7 +1,7 @@
 """Ways to grow a training set from very few rows: task x n x way, on seedling, in order of priority until the hours are over.
 
 python benchmarks/lowrow.py --data FOLDER [--tasks slurp20,helpdesk,gsm8k] [--n 32,128,512] [--rows 1000] [--seeds 3]
-    [--temperature 0.5] [--hours 2] [--out runs-lowrow]
+    [--seed 7] [--temperature 0.5] [--hours 2] [--out runs-lowrow]
 
 n: real rows, a quarter of them dev. slurp20: SLURP's 20 most frequent intents; the tests are whole (SLURP, GSM8K: 1,500 rows at most). The loss
 is in nats a token of 200 real rows that nothing has read, their labels given; contextual ways are also given each row's own embedding, so of them
@@ -79,7 +79,7 @@ def prepared(data: Path, work: Path, task: str) -> dict[str, Any]:
     return written(work, task, each_once(splits, str(TASKS[task]["inputs"][0]), MOST))
 
 
-def recipe_of(task: str, files: dict[str, Any], n: int, rows: int, ways: Sequence[str], temperature: float = TEMPERATURE) -> Recipe:
+def recipe_of(task: str, files: dict[str, Any], n: int, rows: int, ways: Sequence[str], temperature: float = TEMPERATURE, seed: int = 7) -> Recipe:
     labels = TASKS[task]["kind"] == "classification"
     arms = []
     for way in ways:
@@ -93,7 +93,7 @@ def recipe_of(task: str, files: dict[str, Any], n: int, rows: int, ways: Sequenc
     return build(
         {
             "name": f"{task}-{n}",
-            "seed": 7,
+            "seed": seed,
             "sample": {**files, "rows": n, "dev_share": 0.25} | ({"pool": files["fit"]} if "real texts" in ways else {}),
             "task": TASKS[task],
             "engine": {"kind": "local", "slots": 128, "cache": 192},
@@ -262,6 +262,7 @@ def main() -> None:
     parser.add_argument("--ways", default=",".join(REQUIRED))
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=7, help="another one: other draws of fit and dev, other teachers; the same test")
     parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="of every way")
     parser.add_argument("--hours", type=float, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs-lowrow"))
@@ -275,7 +276,7 @@ def main() -> None:
             missing.append(f"{task}, n = {n}, seed {seeds}: stopped at --hours {given.hours:g}")
             continue
         try:
-            made = recipe_of(task, prepared(given.data, given.out / "data", task), n, given.rows, ways, given.temperature)
+            made = recipe_of(task, prepared(given.data, given.out / "data", task), n, given.rows, ways, given.temperature, given.seed)
             sample_rows = load_sample(made.sample, made.task, made.seed, made.base)
         except Exception as error:  # a set that has not so many rows is a missing cell, not the end
             missing.append(f"{task}, n = {n}: {error}")
