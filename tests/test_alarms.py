@@ -57,6 +57,7 @@ def test_real_rows_in_the_place_of_kept_ones_raise_no_alarm_beyond_chance() -> N
         assert np.mean(p) < 0.68 or name == "label_coverage", f"{name}: p-values are too large to find anything"
 
 
+@pytest.mark.slow
 def test_p_of_mauve_counts_the_arrangements_of_the_bins() -> None:
     rng = np.random.default_rng(1)
     p = []
@@ -107,6 +108,7 @@ def measured(kept: list[str], fit: list[str], test: list[str]) -> dict[str, Meas
     return {m.name: m for m in Memorisation().measure(sample, parts[0], 1)}
 
 
+@pytest.mark.slow
 def test_a_tenth_of_planted_copies_is_found_with_its_size() -> None:
     rng = np.random.default_rng(3)
     kept, fit, test = ([" ".join(rng.choice(WORDS, size=5)) for _ in range(100)] for _ in range(3))

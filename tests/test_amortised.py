@@ -222,6 +222,7 @@ def test_a_loss_that_is_not_finite_names_the_prompt_the_step_and_what_to_lower(m
         replace(soft, prompt="amortised-lora").fit(tiny_sample(), "seedling", 0, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_label_that_stands_last_is_given_first(made: Path, tmp_path: Path) -> None:
     task = Task("pair", ("premise", "hypothesis"), "label")
     fields = [{"premise": f"A cat sat on mat {i}.", "hypothesis": f"Cat {i} sat.", "label": "yno"[i % 2 :: 2]} for i in range(8)]

@@ -266,6 +266,7 @@ def test_a_row_teaches_its_annotators_distribution_only_where_they_agree() -> No
     assert lessons([row("a", said)], "label", None)[0].target_probs is None
 
 
+@pytest.mark.slow
 def test_a_pool_row_that_is_a_test_row_is_dropped(tmp_path: Path) -> None:
     made = recipes.build(LABELS, ROOT)
     sample = load_sample(made.sample, made.task, made.seed, ROOT)

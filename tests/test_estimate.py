@@ -154,6 +154,7 @@ def test_annotators_are_a_step_of_both(tmp_path: Path) -> None:
     assert {verdict for _, verdict in preview(recipe, 12, tmp_path).candidates} <= {"kept", "agreement:label disagrees", "parse:section missing"}
 
 
+@pytest.mark.slow
 def test_a_preview_of_a_finished_run_shows_its_first_rows_and_changes_nothing(tmp_path: Path) -> None:
     raw = TOY | {"metric": [], "generate": TOY["generate"] | {"count": 40}}
     done = run(recipes.build(raw, ROOT), tmp_path)

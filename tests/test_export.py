@@ -35,6 +35,7 @@ def _loaded(path: Path, cache: Path) -> list[dict[str, Any]]:
     return list(datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(cache)))
 
 
+@pytest.mark.slow
 def test_rows_round_trip_in_three_forms(finished: Path, tmp_path: Path) -> None:
     kept = [json.loads(line) for line in next(finished.glob("kept-*/kept.jsonl")).read_text().splitlines()]
     pairs = [(k["fields"]["message"], k["fields"]["queue"]) for k in kept]

@@ -19,6 +19,7 @@ from seedbed.store import read_parts
 ROWS = 250
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_a_third_of_the_time_costs_no_row_and_no_request_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

@@ -135,6 +135,7 @@ def test_more_real_rows_by_another_name_are_a_gain(seed: int, all_draws: None) -
     assert gain.arms["both"].mean is not None and gain.arms["both"].mean > 90
 
 
+@pytest.mark.slow
 def test_the_difference_is_both_minus_real_and_every_mean_lies_in_its_interval() -> None:
     gain = measure_gain(sample(more=60), rows(90, 0, "new"), STUDENT, 0)
     mean = {name: arm.mean for name, arm in gain.arms.items()}

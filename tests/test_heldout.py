@@ -32,6 +32,7 @@ def renamed(rows: tuple[Example, ...]) -> list[Example]:
     return [replace(e, id=f"k{i}") for i, e in enumerate(rows)]
 
 
+@pytest.mark.slow
 def test_the_fit_rows_themselves_are_as_good_as_real_ones(sample: Sample) -> None:
     [found] = Heldout(epochs=2).measure(sample, renamed(sample.fit), 0)
     assert found.value == pytest.approx(found.real, abs=0.05)
@@ -39,6 +40,7 @@ def test_the_fit_rows_themselves_are_as_good_as_real_ones(sample: Sample) -> Non
     assert found.n == 48
 
 
+@pytest.mark.slow
 def test_rows_that_say_something_else_are_worse(sample: Sample) -> None:
     other = [Example(f"k{i}", {"text": f"rain falls on hill number {i} in the north", "label": "weather"}) for i in range(48)]
     [found] = Heldout(epochs=2).measure(sample, other, 0)

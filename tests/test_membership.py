@@ -142,6 +142,7 @@ def test_five_planted_canaries_are_each_found_and_shown() -> None:
     assert [row.real for row in exposure.rows] == [e.id for e in planted] and "5 of the 6 random words" in exposure.rows[0].what
 
 
+@pytest.mark.slow
 def test_canaries_that_nobody_learned_have_the_exposure_of_chance() -> None:
     found = []
     for i in range(12):

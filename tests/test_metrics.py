@@ -179,6 +179,7 @@ def test_every_number_of_a_draw_has_an_interval_and_its_real_counterpart() -> No
     assert set(Mauve().compare(kept[1:], reference[1:], fit[1:], seed=4)) == {"mmd"}, "too few for bins"
 
 
+@pytest.mark.slow
 def test_mauve_of_texts() -> None:
     fit, test, few = texts_of(LEAST, 1), texts_of(LEAST + 5, 2), texts_of(12, 3)
     metric, real = Mauve(draws=2), sample(fit, test[:40], test[40:])

@@ -377,6 +377,7 @@ def test_drafts_here_and_later_turns_by_another_engine(tmp_path: Path) -> None:
     assert session.describe()["others"][0]["order"] == 2
 
 
+@pytest.mark.slow
 def test_an_estimate_counts_every_turn_of_a_row(tmp_path: Path) -> None:
     """The tokens of 32 tried rows, in proportion, beside those of a run of 100."""
     base = {"sample": {"path": "examples/helpdesk.csv"}, "task": {"kind": "classification", "inputs": ["message"], "target": "queue"}}

@@ -154,6 +154,7 @@ def test_rows_are_put_in_the_order_of_their_texts() -> None:
     assert list(in_order(sample.task, rows)) == ours
 
 
+@pytest.mark.slow
 def test_smaller_groups_of_a_dataset_are_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyarrow.parquet as pq
 

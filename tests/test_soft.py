@@ -135,6 +135,7 @@ def test_a_fit_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeyp
     assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in stopped.iterdir()}
 
 
+@pytest.mark.slow
 def test_auto_keeps_the_form_with_the_lowest_dev_loss(tmp_path: Path) -> None:
     Soft(prompt="auto", tokens=2, epochs=2, k=2).fit(tiny_sample(), "seedling", 0, tmp_path)
     training = json.loads((tmp_path / "training.json").read_text())
