@@ -53,6 +53,7 @@ def backing(sample: Sample, folder: Path, shots: int = 5) -> Backing:
     return Backing("toy", Hard(shots=shots).load(folder, sample.task, "toy"), Toy().open)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_by_annotations_that_were_changed_on_disk(tmp_path: Path) -> None:
     made = recipes.build(LABELS, ROOT)
     before = run(made, tmp_path)

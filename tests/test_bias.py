@@ -132,6 +132,7 @@ def test_groups_that_no_row_names_are_not_measured_and_a_text_that_stopped_namin
     assert measured(real, silent)["group_skew"].value == 1.0
 
 
+@pytest.mark.slow
 def test_a_gate_over_thirty_groups_can_fail_and_does_where_one_of_them_took_the_place_of_all() -> None:
     groups = {f"g{i}": (f"word{i}",) for i in range(30)}
 

@@ -78,6 +78,7 @@ def test_too_few_rows_are_none_with_the_reason(sample: Sample) -> None:
     assert found.value is None and "got 0 kept, 48 fit" in found.note
 
 
+@pytest.mark.slow
 def test_rows_longer_than_the_context_are_counted(sample: Sample) -> None:
     long = [replace(e, fields=dict(e.fields) | {sample.task.inputs[0]: "word and more words " * 600}) for e in sample.fit]
     [found] = Heldout(epochs=1).measure(sample, [*sample.fit, *long], 0)
