@@ -6,7 +6,8 @@ python benchmarks/softsrv.py --data FOLDER [--tasks gsm8k,boolq,slurp,mbpp] [--n
 Text of the questions is what is generated (SLURP: label and text). Judged at equal kept rows by MAUVE and MMD against dev + test, the held-out
 loss of a small language model that read the rows (`heldout_nll`), copies, and for SLURP the gain of a student (a classifier of the real rows names
 the labels of every way's). Writes docs/results/softsrv.md; of several --rows, such as 125,500,2000, softsrv-volume.md and its curves: what more
-candidates of the same teachers are worth. Run again, it goes on.
+candidates of the same teachers are worth (`--n 2000`: the held-out loss is of as many kept rows as there are fit rows, at most). Run again, it
+goes on.
 """
 
 from __future__ import annotations
@@ -189,6 +190,8 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs-softsrv"))
     given = parser.parse_args()
+    if "," in given.rows and min(map(int, given.n.split(","))) < max(map(int, given.rows.split(","))):
+        parser.error(f"--rows {given.rows} asks for --n as large: the held-out loss reads no more kept rows than there are fit rows. Got --n {given.n}.")
     end = None if given.hours is None else time.monotonic() + 3600 * given.hours
     volumes = sorted(map(int, given.rows.split(",")))
     name = "softsrv-volume" if len(volumes) > 1 else "softsrv"
