@@ -191,7 +191,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs-softsrv"))
     given = parser.parse_args()
     if "," in given.rows and min(map(int, given.n.split(","))) < max(map(int, given.rows.split(","))):
-        parser.error(f"--rows {given.rows} asks for --n as large: the held-out loss reads no more kept rows than there are fit rows. Got --n {given.n}.")
+        parser.error(
+            f"--rows {given.rows} needs --n as large: the held-out loss reads as many kept rows as there are fit rows at most. Got {given.n}."
+        )
     end = None if given.hours is None else time.monotonic() + 3600 * given.hours
     volumes = sorted(map(int, given.rows.split(",")))
     name = "softsrv-volume" if len(volumes) > 1 else "softsrv"
