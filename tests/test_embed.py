@@ -94,6 +94,13 @@ def test_a_text_has_the_same_bytes_in_any_company(distil: str) -> None:
         torch.set_num_threads(threads)
 
 
+def test_texts_longer_than_the_encoder_reads_are_told() -> None:
+    read, over = "x " * 254, "x " * 255  # and two tokens around
+    assert embed.longer(["hi", read, over]) == [False, False, True]
+    whole, cut, other = embed.embed_fresh([read, over + "zebra", over + "refund"])
+    assert np.array_equal(cut, other) and np.array_equal(cut, whole)
+
+
 def test_batches_hold_no_more_than_they_may() -> None:
     ids = [([0] * length, str(i)) for i, length in enumerate(sorted(random.Random(5).choices(range(1, 257), k=100)))]
     for batches in (embed._full(ids), embed._even(ids)):

@@ -249,6 +249,28 @@ def test_the_run_seed_decides_the_draws() -> None:
     assert calls(1) == calls(1) != calls(2)
 
 
+def test_rows_longer_than_the_student_reads_are_said() -> None:
+    class Short(Scripted):
+        def learn(self, task: Task, examples: Sequence[Example], dev: Sequence[Example], seed: int) -> Any:
+            learned = super().learn(task, examples, dev, seed)
+
+            class Reader:
+                predict = staticmethod(learned.predict)
+
+                def cut(self, rows: Sequence[Example]) -> int:
+                    return sum(len(str(e.fields["text"])) > 40 for e in rows)
+
+            return Reader()
+
+    s, kept, book = sample(), rows(36, 0, "new"), Notebook()
+    assert "longer" not in measure_gain(s, kept, Short(), 0).note
+    long = [replace(e, fields={**e.fields, "text": "word " * 9}) for e in s.test[:7]]
+    s, kept = replace(s, test=(*long, *s.test[7:])), [replace(e, fields={**e.fields, "text": "word " * 9}) for e in kept[:5]] + kept[5:]
+    told = "5 of 48 training rows and 7 of 120 test rows are longer than the student reads"
+    assert told in measure_gain(s, kept, Short(), 0, unit=book).note
+    assert told in measure_gain(s, kept, Scripted(), 0, unit=book).note, "told again without training again"
+
+
 def test_each_unit_is_made_once_and_a_second_call_trains_nothing() -> None:
     s, kept, book = sample(more=50), rows(40, 0, "new"), Notebook()
     student = Scripted(lambda real, synthetic: min(0.9, 0.01 * (real + synthetic)))

@@ -10,6 +10,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from seedbed.metrics.coverage import Coverage
+from seedbed.metrics.diversity import Diversity
+from seedbed.metrics.frechet import Frechet
 from seedbed.metrics.mauve import LEAST, NAMES, Mauve, _measure, mauve, median_distance, mmd
 from seedbed.metrics.memorisation import Memorisation, nearest, neighbour_ratio
 from seedbed.task import Task
@@ -192,6 +195,17 @@ def test_mauve_of_texts() -> None:
     small = by_name(metric.measure(real, examples("k", few), 7))
     assert [m.value is None for m in small.values()] == [True, True, True, False]
     assert "got 12 kept, 105 dev + test and 100 fit" in small["mauve"].note and small["mmd"].n == 12
+
+
+@pytest.mark.slow
+def test_texts_that_the_embedder_reads_in_part_are_counted() -> None:
+    texts, long = texts_of(60, 1), "door " * 300
+    real = sample(texts[:20], texts[20:40])
+    named = {"mmd": Mauve(draws=1), "frechet_distance": Frechet(draws=1), "knn_recall": Coverage(draws=1), "vendi": Diversity(draws=1)}
+    for name, metric in named.items():
+        for kept, said in ((texts[40:], ""), ([long, *texts[41:]], "1 of 60 texts minilm reads the start alone")):
+            note = by_name(metric.measure(real, examples("k", kept), 7))[name].note
+            assert said in note and ("the start alone" in note) == bool(said), (name, note)
 
 
 @pytest.mark.parametrize("kept", [[], ["only one"]])

@@ -166,6 +166,12 @@ def test_sentence_features_know_words_never_trained_on(minilm: None) -> None:
     assert Linear().learn(TASK, rows, [], 0).predict(test) == labels(test)
 
 
+def test_rows_with_a_column_that_is_too_long_are_counted(minilm: None) -> None:
+    rows = [ex("play a song", "a"), ex("rain", "b"), ex("song " * 300, "a")]
+    assert Linear().learn(TASK, rows, [], 0).cut(rows) == 1
+    assert Linear(features="tfidf").learn(TASK, rows, [], 0).cut(rows) == 0
+
+
 def test_a_row_of_weight_two_is_a_row_twice(minilm: None) -> None:
     rows = [ex(w, k) for k in ("food", "travel", "music") for w in WORDS[k]]
     once = Linear().learn(TASK, [replace(rows[0], weight=2.0), *rows[1:]], [], 0)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from seedbed.compare import arms_of
 from seedbed.copies import repeated
-from seedbed.data import in_words, load_sample
+from seedbed.data import SampleSpec, in_words, load_sample
 from seedbed.errors import DataError, RecipeError
-from seedbed.gain import MIN_TEST, more_test, uneven
+from seedbed.gain import FOLDS, MIN_FOLDED, MIN_TEST, uneven
 from seedbed.recipe import Recipe
 from seedbed.types import Sample
 from seedbed.weights import absent
@@ -66,3 +67,21 @@ def _names(labels: set[str]) -> str:
 
 SHOWN = 5
 """Labels that are named."""
+
+
+def more_test(sample: Sample, spec: SampleSpec) -> str:
+    """Why test has too few rows for a gain, and what to do; "" where it has enough."""
+    needed, got, rows = MIN_FOLDED if spec.folds else MIN_TEST, len(sample.tested), sample.n + len(sample.test) + len(sample.more)
+    if got >= needed:
+        return ""
+    if spec.folds:
+        todo = f"Label {needed - got} more."
+    elif spec.test:
+        todo = f"Add {needed - got} to {spec.test}."
+    elif rows >= 2 * MIN_TEST:  # half of them stay
+        todo = f"Give sample.test_share = {math.ceil(100 * MIN_TEST / rows) / 100:g}."
+    elif rows >= MIN_FOLDED:
+        todo = f"There are {rows} rows in all: give sample.folds = {FOLDS}, and each is tested once, by rows grown without it."
+    else:
+        todo = f"There are {rows} rows in all: label {MIN_FOLDED - rows} more, and give sample.folds = {FOLDS}."
+    return f"it needs {needed} test rows, got {got}. {todo}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seedbed.data import SampleSpec, together
+from seedbed.data import together
 from seedbed.scores import bleu_of, bleu_statistics, exact_match, judgeable, pass_at_1
 from seedbed.stats import DRAWS, Difference, Scorer, equal_draw, paired_difference
 from seedbed.store import Mapped
@@ -23,10 +22,10 @@ Unit = Callable[[str, Callable[[], Any]], Any]
 MIN_TEST = 100
 MIN_FOLDED = 20
 """Test rows of all folds together: who asks for folds has no more."""
-EVEN = 0.8
-"""Of the training rows of the largest fold: the smallest with fewer is said to be too small."""
 FOLDS = 5
 """What is proposed to who has few rows."""
+EVEN = 0.8
+"""Of the training rows of the largest fold: the smallest with fewer is said to be too small."""
 FULL_ROWS = 2000
 """The most real rows of the `full` arm and of the real-only curve."""
 MOST_KEPT = 20_000
@@ -151,9 +150,12 @@ def measure_gain(
         return Gain(metric, {name: Arm(None, None, None, 0, p.n_train) for name, p in heads.items()}, None, None, (), reason)
     ruler = Ruler(sample.task, sample.tested, metric, seed_for(seed, "gain", "bootstrap"))
     points = _points(least, volumes, heads)
+    long: list[Any] = []
     scorers: dict[_Point, Scorer] = {}
     for point in points:
-        scorers[point] = ruler.scorer([_predict(parts, student, point, seed, s, unit) for s in range(seeds)])
+        scorers[point] = ruler.scorer(
+            [_predict(parts, student, point, seed, s, unit, long if point == heads["both"] and not s else None) for s in range(seeds)]
+        )
     measured = {p: Arm(*ruler.interval(scorers[p], seeds), seeds, p.n_train) for p in points}
     arms = {name: measured[p] if p in measured else Arm(None, None, None, 0, p.n_train) for name, p in heads.items()}
     curve = tuple({"arm": p.arm, "volume": p.volume, **measured[p].to_json()} for p in points if p.arm != "synthetic")
@@ -166,6 +168,7 @@ def measure_gain(
     note += [uneven(sample)] if folds else []
     odd = len(sample.tested) - len(judged(sample.task, sample.tested))
     note += [f"{odd} test rows have asserts that cannot be judged and are left out"] if odd else []
+    note += [_long(long)]
     smallest = max(difference.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)
     return Gain(metric, arms, difference, smallest, curve, "; ".join(part for part in note if part))
 
@@ -194,24 +197,6 @@ def judged(task: Task, rows: Sequence[Example]) -> Sequence[Example]:
     if task.kind != "code" or not task.tests:
         return rows
     return [e for e in rows if judgeable(str(e.fields[str(task.target)]), e.fields[task.tests])]
-
-
-def more_test(sample: Sample, spec: SampleSpec) -> str:
-    """Why test has too few rows for a gain, and what to do; "" where it has enough."""
-    needed, got, rows = MIN_FOLDED if spec.folds else MIN_TEST, len(sample.tested), sample.n + len(sample.test) + len(sample.more)
-    if got >= needed:
-        return ""
-    if spec.folds:
-        todo = f"Label {needed - got} more."
-    elif spec.test:
-        todo = f"Add {needed - got} to {spec.test}."
-    elif rows >= 2 * MIN_TEST:  # half of them stay
-        todo = f"Give sample.test_share = {math.ceil(100 * MIN_TEST / rows) / 100:g}."
-    elif rows >= MIN_FOLDED:
-        todo = f"There are {rows} rows in all: give sample.folds = {FOLDS}, and each is tested once, by rows grown without it."
-    else:
-        todo = f"There are {rows} rows in all: label {MIN_FOLDED - rows} more, and give sample.folds = {FOLDS}."
-    return f"it needs {needed} test rows, got {got}. {todo}"
 
 
 def uneven(sample: Sample) -> str:
@@ -272,20 +257,32 @@ def training_sets(sample: Sample, kept: int, volumes: Sequence[float]) -> list[i
     return [p.n_train for p in _points(least, volumes, _heads(least))]
 
 
-def _predict(parts: Sequence[tuple[Sample, Sequence[Example]]], student: Student, point: _Point, seed: int, s: int, unit: Unit) -> list[str]:
-    """The predictions on test (of each fold, one after the other: a unit each) of a student trained on one training set, under seed number s."""
+def _predict(
+    parts: Sequence[tuple[Sample, Sequence[Example]]], student: Student, point: _Point, seed: int, s: int, unit: Unit, long: list[Any] | None
+) -> list[str]:
+    """The predictions on test (of each fold, one after the other: a unit each) of a student trained on one training set, under seed number s.
+
+    long: takes of each fold, where some are longer than the student reads, ((such training rows, all), (such test rows, all)).
+    """
     draw = seed_for(seed, "gain", s)
 
-    def make(sample: Sample, kept: Sequence[Example]) -> list[str]:
+    def make(sample: Sample, kept: Sequence[Example]) -> Any:
         fit = len(sample.fit)
         rows = equal_draw(sample.fit, min(point.real, fit), draw) + equal_draw(sample.more, max(0, point.real - fit), draw)
         rows += equal_draw(kept, point.synthetic, draw)
-        return list(student.learn(sample.task, rows, sample.dev, draw).predict(sample.test))
+        predictor = student.learn(sample.task, rows, sample.dev, draw)
+        said = list(predictor.predict(sample.test))
+        cut = getattr(predictor, "cut", None) if long is not None else None
+        counted = [[cut(part), len(part)] for part in (rows, sample.test)] if cut else []
+        return {"predictions": said, "long": counted} if any(n for n, _ in counted) else said
 
     found: list[str] = []
     for fold, part in enumerate(parts):
         name = f"{point.arm}/{point.n_train}/{s}" + (f"/{fold}" if len(parts) > 1 else "")
-        found += unit(name, partial(make, *part))
+        made = unit(name, partial(make, *part))
+        if isinstance(made, dict) and long is not None:
+            long.append(made["long"])
+        found += made["predictions"] if isinstance(made, dict) else made
     return found
 
 
@@ -345,6 +342,13 @@ class Ruler:
 
     def difference(self, a: Scorer, b: Scorer, seeds: int, paired: bool = False) -> Difference:
         return paired_difference(seeds, seeds, self.blocks, a, b, self.seed, DRAWS, paired)
+
+
+def _long(counted: Sequence[Any]) -> str:
+    """In words, how many rows are longer than the student reads; "" where none is. counted: by `_predict`."""
+    (train, of), (test, among) = np.sum(counted, axis=0).tolist() if counted else ((0, 0), (0, 0))
+    told = f"{train} of {of} training rows and {test} of {among} test rows are longer than the student reads"
+    return f"{told}: it leaves them out or sees their starts alone" if train or test else ""
 
 
 def _times(point: _Point) -> str:

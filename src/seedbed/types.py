@@ -320,6 +320,8 @@ class Metric(Protocol):
 
 @runtime_checkable
 class Predictor(Protocol):
+    """cut(examples), where it has one, says how many of them are longer than it reads: such rows are then reported."""
+
     def predict(self, examples: Sequence[Example]) -> list[str]: ...
 
 

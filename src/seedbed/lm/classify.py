@@ -151,6 +151,13 @@ class Sentences:
         neighbours = list(pairwise(columns))
         return np.hstack([*columns, *(np.abs(u - v) for u, v in neighbours), *(u * v for u, v in neighbours)])
 
+    def cut(self, examples: Sequence[Example]) -> int:
+        """How many of the examples have a column that is longer than the encoder reads."""
+        from seedbed.lm.embed import longer
+
+        columns = [longer([str(e.fields[name]) for e in examples], self.model) for name in self.task.inputs]
+        return sum(map(any, zip(*columns, strict=True)))
+
 
 @dataclass(frozen=True)
 class Softmax:
@@ -265,4 +272,5 @@ def head(encode: Encode, task: Task, lesson: Lesson, dev: Sequence[Example]) -> 
         model = models[fits.index(max(fits))]
     else:
         model = at(DEFAULT_C)
-    return Learned(lesson.labels, model, lambda examples: model.predict_proba(encode(examples)), facts={"C": model.C})
+    cut = encode.cut if isinstance(encode, Sentences) else lambda examples: 0
+    return Learned(lesson.labels, model, lambda examples: model.predict_proba(encode(examples)), cut, {"C": model.C})

@@ -96,6 +96,12 @@ def embed(texts: Sequence[str], model: str = "minilm") -> np.ndarray:
     return np.stack([found[keys[text]] for text in texts])
 
 
+def longer(texts: Sequence[str], model: str = "minilm") -> list[bool]:
+    """Which of the texts are longer than the encoder reads: a vector tells their starts alone."""
+    tokenizer = _load(model)[1]
+    return [len(ids) > _limit(tokenizer) for ids in tokenizer(list(texts), verbose=False)["input_ids"]] if texts else []
+
+
 def embed_fresh(texts: Sequence[str], model: str = "minilm") -> np.ndarray:
     """`embed` of many texts that are needed once: past the cache, where they would push others out."""
     found = {text: vector for part in _encoded(list(dict.fromkeys(texts)), model) for text, vector in part.items()}
@@ -116,8 +122,8 @@ def _encoded(texts: Sequence[str], model: str) -> Iterator[dict[str, np.ndarray]
     if not texts:
         return
     encoder, tokenizer = _load(model)
-    limit = min(LONGEST, int(tokenizer.model_max_length))
-    ids = sorted(zip(tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"], texts, strict=True), key=lambda pair: len(pair[0]))
+    starts = tokenizer(list(texts), truncation=True, max_length=_limit(tokenizer))["input_ids"]
+    ids = sorted(zip(starts, texts, strict=True), key=lambda pair: len(pair[0]))
     read, batches = (_packed(model), _full(ids)) if Packed.can(encoder.config) else (functools.partial(_padded, encoder), _even(ids))
 
     def vectors(batch: list[tuple[list[int], str]]) -> dict[str, np.ndarray]:
@@ -133,6 +139,10 @@ def _encoded(texts: Sequence[str], model: str) -> Iterator[dict[str, np.ndarray]
                 yield dict(pair for part in workers.map(vectors, batches[i : i + KEPT_TOGETHER]) for pair in part.items())
     finally:
         torch.set_num_threads(threads)
+
+
+def _limit(tokenizer: Any) -> int:
+    return min(LONGEST, int(tokenizer.model_max_length))
 
 
 @functools.cache

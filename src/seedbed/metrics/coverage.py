@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -78,7 +78,9 @@ class Coverage:
                 found[name].append(draw)
         reasons = dict.fromkeys(NAMED, sides.few(LEAST))
         reasons |= dict.fromkeys(LABELS, sides.few(LEAST_LABELS) if labelled else f"a task of kind {sample.task.kind} has no labels")
-        return [_measure(name, draws, sides.n, reasons[name]) for name, draws in found.items()]
+        measures = [_measure(name, draws, sides.n, reasons[name]) for name, draws in found.items()]
+        cut = sides.cut(sample.task, self.embedder) if sides.n >= LEAST else ""
+        return [replace(m, note=m.note + cut) if m.name not in LABELS and m.value is not None else m for m in measures]
 
     def compare(self, kept: np.ndarray, reference: np.ndarray, fit: np.ndarray, seed: int, *, test: bool) -> dict[str, Drawn]:
         """Each number of one draw's features (n, d), n >= LEAST; test: with a p."""

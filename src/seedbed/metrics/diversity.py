@@ -53,7 +53,8 @@ class Diversity:
         for i, drawn in enumerate(sides.draws):
             for name, (number, n) in self._numbers(sample, drawn[:2]).items():
                 found[name].append(_draw(number, n, seed_for(seed, name, i), 0 if i else PERMUTATIONS))
-        return [_measure(name, draws, self.embedder, sides.n) for name, draws in found.items()]
+        features = f"{self.embedder} features" + sides.cut(sample.task, self.embedder)
+        return [_measure(name, draws, features, sides.n) for name, draws in found.items()]
 
     def _numbers(self, sample: Sample, both: Sequence[Rows]) -> dict[str, tuple[Number, int]]:
         """Each number as a function of rows among those of both sides, n of the first and then n of the second, and that n."""
@@ -96,14 +97,14 @@ def _draw(number: Number, n: int, seed: int, permutations: int) -> _Draw:
     return _Draw(n, value, beside, half_spread(value, halves), permutation_p(abs(value - beside), apart) if permutations else None)
 
 
-def _measure(name: str, draws: Sequence[_Draw], embedder: str, n: int) -> Measure:
+def _measure(name: str, draws: Sequence[_Draw], features: str, n: int) -> Measure:
     if not draws:
         return Measure(name, None, UNITS[name], "closer", n, note=f"no text of one side has {name[-1]} words")
     value, real = (float(np.mean([getattr(d, side) for d in draws])) for side in ("value", "real"))
     low, high = spread_interval(value, [d.spread for d in draws])
     low, high = max(0.0, low), min(1.0, high) if name != "compression_ratio" and name != "vendi" else high
     note = f"mean of {len(draws)} draws of n rows a side; interval: spread of random halves of the rows; real: dev + test"
-    note += f"; p: {PERMUTATIONS} permutations of the first draw's rows" + (f"; cosine kernel of {embedder} features" if name == "vendi" else "")
+    note += f"; p: {PERMUTATIONS} permutations of the first draw's rows" + (f"; cosine kernel of {features}" if name == "vendi" else "")
     return Measure(name, value, UNITS[name], "closer", draws[0].n, low, high, real, note, draws[0].p)
 
 

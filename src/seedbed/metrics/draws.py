@@ -52,6 +52,14 @@ class Sides:
         """Why nothing is measured with fewer than so many rows a side; "" where there are enough."""
         return f"needs {least} rows on each side, {self.got}" if self.n < least else ""
 
+    def cut(self, task: Task, embedder: str) -> str:
+        """In words, how many texts of the first draw are longer than the embedder reads; "" where none is."""
+        from seedbed.lm.embed import longer
+
+        texts = [task.body(e.fields) for side in self.draws[0] for e in side] if self.draws else []
+        long = sum(longer(texts, embedder))
+        return f"; of {long} of {len(texts)} texts {embedder} reads the start alone" if long else ""
+
 
 def equal_sides(sample: Sample, kept: Sequence[Example], draws: int, seed: int, most: int | None = None) -> Sides:
     """`draws` draws without replacement of n rows of each side, `most` of these at most; the rows' order changes nothing. No draw where n is 0."""

@@ -44,7 +44,7 @@ class Frechet:
             features = [embed([sample.task.body(e.fields) for e in side], self.embedder) for side in rows]
             drawn.append(compare(features[0], features[1], features[2], seed_for(seed, "frechet", i), test=not i))
         note = f"{self.embedder} features; mean of {len(drawn)} draws of n rows a side; interval: random halves of the rows"
-        note += f"; real: fit against dev + test; p: {PERMUTATIONS} permutations of the first draw's rows"
+        note += f"; real: fit against dev + test; p: {PERMUTATIONS} permutations of the first draw's rows" + sides.cut(sample.task, self.embedder)
         return [mean_of("frechet_distance", drawn, "", "lower", sides.n, note)]
 
 

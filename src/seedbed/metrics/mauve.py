@@ -63,7 +63,7 @@ class Mauve:
             for name, draw in drawn.items():
                 found[name].append(draw)
         how = f"mean of {self.draws} draws of n rows a side; interval: bootstrap of the rows, and the draws; real: fit against dev + test"
-        how += f"; p: {PERMUTATIONS} permutations of the first draw's rows"
+        how += f"; p: {PERMUTATIONS} permutations of the first draw's rows" + sides.cut(sample.task, self.embedder)
         bins = f"{self.k or 'n / 10'} bins of {self.embedder} features, {how}"
         few = f"needs {LEAST} rows on each side, {got}; mmd stands in"
         kernel = f"RBF kernel, median heuristic on fit rows, {self.embedder} features, {how}"
