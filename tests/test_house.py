@@ -7,6 +7,7 @@ import csv
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -41,6 +42,20 @@ def test_import_and_help_load_few_modules() -> None:
         script = f"import sys; before = len(sys.modules)\n{code}\nprint(len(sys.modules) - before)"
         found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()[-1]
         assert int(found) <= most, code
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    """What another library happens to bring may be gone with its next version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    declared = {re.split(r"[^\w.-]", line)[0].replace("-", "_").lower() for line in lines}
+    imported = set[str]()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            imported |= {name.split(".")[0] for name in names}
+    imported -= {*sys.stdlib_module_names, "seedbed"}
+    assert {{"sklearn": "scikit_learn"}.get(name, name) for name in imported} <= declared
 
 
 TRAINING = """
