@@ -180,6 +180,14 @@ def test_plugins_are_files_and_their_bytes_count(tmp_path: Path) -> None:
     assert first.identity != second.identity
 
 
+def test_a_plugin_file_is_run_once_for_each_content(tmp_path: Path) -> None:
+    count = f"\nwith open({str(tmp_path / 'runs')!r}, 'a') as file:\n    file.write('run ')\n"
+    (tmp_path / "mine.py").write_text((ROOT / "tests/plugins.py").read_text() + count)
+    raw = GOOD | {"sample": {"path": str(ROOT / "examples/helpdesk.csv")}, "filter": [{"kind": "mine.py:Parsed"}]}
+    assert recipe.build(raw, tmp_path) == recipe.build(raw, tmp_path)
+    assert (tmp_path / "runs").read_text().split() == ["run"]
+
+
 def test_a_template_is_found_from_the_recipe_and_its_bytes_count(tmp_path: Path) -> None:
     raw = GOOD | {"sample": {"path": str(ROOT / "examples/helpdesk.csv")}, "generator": {"kind": "hard", "template": "my.jinja"}}
     facts = []

@@ -122,6 +122,7 @@ def _class(role: str, kind: str, module_name: str, class_name: str, base: Path) 
 
 
 def _module(role: str, name: str, base: Path) -> Any:
+    """A plug-in file is run once for each content that it has: a recipe built twice is then made of the same classes."""
     if not name.endswith(".py"):
         try:
             return importlib.import_module(name)
@@ -130,16 +131,19 @@ def _module(role: str, name: str, base: Path) -> Any:
     path = base / name
     if "\0" in name or not path.is_file():
         raise ComponentError(f"[{role}] the plug-in file {name} does not exist in {base.resolve()}.")
-    path = path.resolve()
-    key = f"seedbed_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(key, path)
-    assert spec is not None and spec.loader is not None  # a .py file always has a loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[key] = module
+    path, key = path.resolve(), ""
     try:
+        key = f"seedbed_plugin_{hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12]}"
+        if key in sys.modules:
+            return sys.modules[key]
+        spec = importlib.util.spec_from_file_location(key, path)
+        assert spec is not None and spec.loader is not None  # a .py file always has a loader
+        module = sys.modules[key] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[key]
+    except BaseException as error:
+        sys.modules.pop(key, None)
+        if not isinstance(error, (Exception, SystemExit)):
+            raise
         raise ComponentError(f"[{role}] the plug-in {name} fails to load: {type(error).__name__}: {error}") from error
     return module
 
