@@ -25,6 +25,7 @@ from seedbed.errors import ComponentError, RecipeError
 from seedbed.generators.answered import Answered
 from seedbed.generators.hard import Hard, responses
 from seedbed.generators.refine import Refine
+from seedbed.grow import step_names
 from seedbed.lm.load import locate
 from seedbed.parts import Component
 from seedbed.prompting import begun
@@ -389,6 +390,26 @@ def test_an_estimate_counts_every_turn_of_a_row(tmp_path: Path) -> None:
     cost = estimate._generating(made, sample, tmp_path / "fitted", None, tmp_path / "work", [])
     complete(tmp_path / "run", teacher, Toy().open(teacher.model), sample, 100, 0, made.generate.sampling)
     assert cost.tokens == pytest.approx(tokens_of(tmp_path / "run"), rel=0.3)
+
+
+def test_settings_that_the_fit_does_not_read_fit_nothing_anew() -> None:
+    def names(**generator: Any) -> tuple[str, str]:
+        base = {"sample": {"path": "examples/helpdesk.csv"}, "task": {"kind": "plain", "inputs": ["message"]}}
+        found = step_names(recipes.build(base | {"generator": generator}, ROOT), tiny_sample())
+        return found["teacher"], found["candidates"]
+
+    elsewhere = {"engine": {"kind": "toy"}, "model": "another"}
+    for plain, inner, others in (
+        ({"kind": "refine"}, "draft", ({"rounds": 2}, elsewhere)),
+        ({"kind": "answered"}, "questions", ({"n": 9}, elsewhere)),
+    ):
+        drafts, mixed, smaller = ({inner: {"kind": "soft", **settings}} for settings in ({}, {"contexts": "mix"}, {"tokens": 3}))
+        for more in (*others, mixed):
+            old, new = names(**plain | drafts), names(**plain | drafts | more)
+            assert old[0] == new[0] and old[1] != new[1], more
+        assert names(**plain | drafts)[0] not in (names(**plain)[0], names(**plain | smaller)[0])
+    answering = {"kind": "answered", "questions": {"kind": "hard"}}
+    assert names(**answering)[0] == names(**answering, by="teacher")[0]
 
 
 @pytest.mark.slow

@@ -23,12 +23,12 @@ class Component:
         return [self.identity, self._counted()]
 
     def fit_facts(self) -> list[Any]:
-        """What counts for what was fitted: all but the settings that only its use reads, those in the class's `later`."""
-        return [self.identity, {k: v for k, v in self._counted().items() if k not in getattr(self.settings, "later", ())}]
+        """What counts for what was fitted: all but the settings that only its use reads, those in the class's `later`, of its parts' too."""
+        return [self.identity, self._counted(later=False)]
 
     def use_facts(self) -> dict[str, Any]:
         """Those other settings."""
-        return {k: v for k, v in self._counted().items() if k in getattr(self.settings, "later", ())}
+        return self._counted(later=True)
 
     def all(self) -> Iterator[Component]:
         """Itself and the parts in it."""
@@ -37,10 +37,19 @@ class Component:
             if isinstance(part := getattr(self.settings, f.name), Component):
                 yield from part.all()
 
-    def _counted(self) -> dict[str, Any]:
-        whole, apart = dataclasses.asdict(self.settings), getattr(self.settings, "apart", ())
-        own = {f.name: getattr(self.settings, f.name) for f in dataclasses.fields(self.settings) if f.name not in apart}
-        return {name: {**whole[name], "settings": v._counted()} if isinstance(v, Component) else whole[name] for name, v in own.items()}
+    def _counted(self, later: bool | None = None) -> dict[str, Any]:
+        """Settings by name. later: those that only use reads (True), the others (False), or all (None)."""
+        whole, apart, used = dataclasses.asdict(self.settings), getattr(self.settings, "apart", ()), getattr(self.settings, "later", ())
+        found: dict[str, Any] = {}
+        for name in whole.keys() - set(apart):
+            value, chosen = getattr(self.settings, name), later is None or (name in used) == later
+            if not isinstance(value, Component):
+                found |= {name: whole[name]} if chosen else {}
+            elif chosen:
+                found[name] = {"kind": value.kind, "identity": value.identity, "settings": value._counted(None if name in used else later)}
+            elif later and (inner := value._counted(later)):
+                found[name] = inner
+        return found
 
 
 def given_only(values: Mapping[str, Any]) -> dict[str, Any]:

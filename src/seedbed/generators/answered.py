@@ -40,6 +40,7 @@ class Answered:
     """
 
     version: ClassVar[int] = 1
+    later: ClassVar[tuple[str, ...]] = ("n", "by", "engine", "model")
     parts: ClassVar[Mapping[str, str]] = {"questions": "generator", "engine": "engine"}
 
     questions: Component | None = None

@@ -33,6 +33,7 @@ class Refine:
     """
 
     version: ClassVar[int] = 1
+    later: ClassVar[tuple[str, ...]] = ("rounds", "engine", "model")
     files: ClassVar[tuple[str, ...]] = ("critique", "rewrite")
     parts: ClassVar[Mapping[str, str]] = {"draft": "generator", "engine": "engine"}
     instructs: ClassVar[bool] = True
