@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from seedbed import recipe as recipes
+from seedbed.annotations import annotate, annotation_facts
 from seedbed.annotators.likelihood import Likelihood
 from seedbed.annotators.prompted import Prompted
 from seedbed.answers import drafts, pool_rows
@@ -19,11 +21,12 @@ from seedbed.candidates import complete, read_candidates
 from seedbed.data import load_sample
 from seedbed.engines.local import Local
 from seedbed.engines.toy import Toy
-from seedbed.errors import DataError, RecipeError, StoreError
+from seedbed.errors import ComponentError, DataError, RecipeError, StoreError
 from seedbed.filters.quota import Quota
 from seedbed.gain import lessons
 from seedbed.generators.hard import Hard
 from seedbed.grow import step_names
+from seedbed.limits import Purse
 from seedbed.run import run
 from seedbed.show import rows_of
 from seedbed.specs import Annotate
@@ -244,6 +247,81 @@ def test_votes_are_shares_of_the_answers_that_are_labels(tmp_path: Path) -> None
     found = Prompted(votes=4).annotate(drafts(sample.task, sample.test[:2]), sample, 0, replace(backing(sample, tmp_path), open=lambda model: Says()))
     assert list(found.rows) == [{"weather": 2 / 3, "music": 1 / 3}] * 2
     assert found.facts == {"votes": 8, "invalid": 2}
+
+
+class Teller:
+    """The toy engine's session at a price; it counts what it is asked, and is stopped before it gives one answer more than `most`."""
+
+    def __init__(self, most: int) -> None:
+        self.session, self.most_answers, self.asked = Toy().open(ModelRef("toy")), most, 0
+
+    def most(self, prompt: Prompt, sampling: Sampling) -> float:
+        return 0.5
+
+    def complete(self, prompts: Iterable[tuple[int, Prompt]], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        for key, prompt in prompts:
+            self._count()
+            yield key, replace(next(self.session.complete([(0, prompt)], sampling))[1], cost=0.25)
+
+    def score(self, *asked: Any, **how: Any) -> list[tuple[float, int]]:
+        self._count()
+        return self.session.score(*asked, **how)
+
+    def _count(self) -> None:
+        if self.asked == self.most_answers:
+            raise KeyboardInterrupt
+        self.asked += 1
+
+
+@pytest.mark.parametrize("kind", ["likelihood", "prompted"])
+def test_a_stopped_annotator_asks_for_what_was_not_answered_and_no_more(kind: str, tmp_path: Path) -> None:
+    """To the same bytes, and each answer is paid once."""
+    sample, recipe = tiny_sample(), recipes.build(LABELS | {"annotator": [{"kind": kind}]}, ROOT)
+    few_shot = backing(sample, tmp_path)
+
+    def asked(name: str, most: int = 10**6) -> int:
+        teller, purse = Teller(most), Purse()
+        (tmp_path / name).mkdir(exist_ok=True)
+        try:
+            with_teller = replace(few_shot, open=lambda model: teller, purse=purse)  # type: ignore[arg-type, return-value]
+            annotate(tmp_path / name, tiny_candidates(sample), recipe, sample, with_teller)
+        except KeyboardInterrupt:
+            assert teller.asked == most
+        assert purse.spent == (0.25 * teller.asked if kind == "prompted" else 0)
+        return teller.asked
+
+    whole = asked("whole")
+    assert [asked("cut", most) for most in (3, whole // 2)] == [3, whole // 2]
+    assert asked("cut") == whole - 3 - whole // 2
+    files = [{p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("whole", "cut")]
+    assert files[0] == files[1] and files[0].keys() == {"annotations.jsonl", "facts.json", "hashes.json"}
+
+
+def test_annotations_that_are_all_written_ask_nobody(tmp_path: Path) -> None:
+    """A stop after the journal is removed, before the step is renamed."""
+    sample, recipe = tiny_sample(), recipes.build(LABELS | {"annotator": [{"kind": "likelihood"}]}, ROOT)
+    made, few_shot = tiny_candidates(sample), backing(sample, tmp_path)
+    folder = tmp_path / "step"
+    folder.mkdir()
+    annotate(folder, made, recipe, sample, few_shot)
+    whole = {p.name: p.read_bytes() for p in folder.iterdir()}
+    (folder / "candidates.jsonl").write_text("")  # removed last
+    annotate(folder, made, recipe, sample, replace(few_shot, teacher=None))
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == whole
+
+
+def test_a_fact_of_an_annotator_is_not_its_kind(tmp_path: Path) -> None:
+    kinds = ["tests/plugins.py:Certain", "likelihood"]
+    sample, recipe = tiny_sample(), recipes.build(LABELS | {"annotator": [{"kind": kind} for kind in kinds], "annotate": {"by": kinds[0]}}, ROOT)
+    few_shot, made = backing(sample, tmp_path), tiny_candidates(sample)
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    annotate(tmp_path / "whole", made, recipe, sample, few_shot)
+    with pytest.raises(ComponentError, match="asks the teacher"):  # the second annotator; the first has finished
+        annotate(tmp_path / "cut", made, recipe, sample, replace(few_shot, teacher=None))
+    annotate(tmp_path / "cut", made, recipe, sample, few_shot)
+    assert [fact["kind"] for fact in annotation_facts(tmp_path / "cut")] == kinds
+    assert (tmp_path / "cut/annotations.jsonl").read_bytes() == (tmp_path / "whole/annotations.jsonl").read_bytes()
 
 
 def test_a_quota_keeps_the_first_of_each_label_and_says_what_is_short() -> None:

@@ -337,12 +337,14 @@ class Student(Protocol):
 @dataclass(frozen=True)
 class Backing:
     """Whom an annotator can ask. model: the recipe's. teacher: the run's, or None where no part of the recipe needs one. open: the run's engine
-    with a model loaded, each model once. purse: what asking may still cost; `seedbed.paid.within` asks as far as it goes."""
+    with a model loaded, each model once. purse: what asking may still cost; `seedbed.paid.within` asks as far as it goes. remember(model's name,
+    session): the session, whose answers a stop does not lose."""
 
     model: str
     teacher: Teacher | None
     open: Callable[[ModelRef], Session]
     purse: Purse = field(default_factory=Purse, compare=False)
+    remember: Callable[[str, Session], Session] = field(default=lambda model, session: session, compare=False)
 
 
 @runtime_checkable

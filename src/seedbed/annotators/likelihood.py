@@ -51,7 +51,7 @@ class Likelihood:
         teacher, task = backing.teacher, sample.task
         if teacher is None:
             raise ComponentError("[annotator] kind = 'likelihood' asks the teacher, and this recipe's generator makes none that answers.")
-        session = backing.open(teacher.model)
+        session = backing.remember(teacher.model.name, backing.open(teacher.model))
 
         def scores(name: str, fields: Mapping[str, Any]) -> np.ndarray | None:
             return self._scores(teacher, session, task, name, fields)

@@ -56,7 +56,8 @@ class Prompted:
     def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations:
         """Rows of label -> share of the valid votes, empty where no answer was a label. facts: `votes`, and of these `invalid`; `cost`, where any."""
         open_model = self.engine.settings.open if self.engine else backing.open
-        session, place = open_model(ModelRef(self.model or backing.model)), {label.lower(): label for label in sample.task.labels}
+        model, place = ModelRef(self.model or backing.model), {label.lower(): label for label in sample.task.labels}
+        session = backing.remember(model.name, open_model(model))
         valid: list[Counter[str]] = [Counter() for _ in candidates]
         asked = answers = 0
         cost = 0.0
