@@ -47,6 +47,14 @@ def test_limits_are_positive(bad: dict[str, Any]) -> None:
         Limits(**bad)
 
 
+def test_what_is_left_of_limits_is_none_where_one_is_used_up() -> None:
+    half = Deadline(90.0, lambda: 60.0)
+    assert Limits().left(NEVER, 7) == Limits()
+    assert Limits(2.0, 10, 1.5).left(half, 9) == Limits(0.5, 1, 1.5)
+    assert Limits(2.0, 10).left(half, 10) is None
+    assert Limits(2.0).left(Deadline(60.0, lambda: 60.0), 0) is None
+
+
 def test_an_allowance_is_never_exceeded_and_used_where_it_can_be() -> None:
     allowance = Allowance(10, 25)
     assert [allowance.start() for _ in range(3)] == [True, True, False]

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from seedbed import recipe as recipes
+from seedbed.candidates import tokens_of
+from seedbed.limits import Limits
 from seedbed.run import run
 from seedbed.specs import MOST
+from seedbed.store import journalled
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE: dict[str, Any] = {
@@ -44,6 +47,17 @@ def test_the_most_is_twenty_times_the_rows_or_what_the_recipe_says(tmp_path: Pat
     auto = run(made, tmp_path).scores["counts"]["auto"]
     assert [s["candidates"] for s in auto["steps"]] == [30, 45]
     assert "at the most, 45" in auto["why"] or auto["why"].startswith("flat")
+
+
+@pytest.mark.slow
+def test_a_limit_on_tokens_is_one_of_all_doublings(tmp_path: Path) -> None:
+    made, tokens, spent = recipes.build(BASE, ROOT), 4000, 0
+    cut = run(made, tmp_path, limits=Limits(tokens=tokens)).scores
+    assert cut["counts"]["auto"]["why"] == "cut by a limit"
+    assert cut["cut"]["limits"] == f"--max-tokens {tokens}" and cut["cut"]["rows"] < cut["cut"]["of"]
+    for folder in (tmp_path / "auto").glob("candidates-*"):
+        spent += tokens_of(folder) + sum(record["completion"]["tokens"] for record in journalled(folder / "journal.jsonl"))
+    assert tokens - made.generate.max_tokens < spent <= tokens
 
 
 def test_a_task_without_a_target_has_nothing_to_stop_by(tmp_path: Path) -> None:

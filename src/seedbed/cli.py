@@ -143,7 +143,7 @@ def run(
     sets: Sets = [],  # noqa: B006
     replace: Annotated[bool, typer.Option("--replace", help="Make another recipe's results in the same folder anew.")] = False,
     minutes: Annotated[float | None, typer.Option("--max-minutes", help="Stop fitting and generating in time to end after about M minutes.")] = None,
-    tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Generate at most T tokens in this call.")] = None,
+    tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Generate at most T tokens in this call; votes are not counted.")] = None,
     cost: Annotated[float | None, typer.Option("--max-cost", help="Pay at most C in this call, by price_in and price_out of the engines.")] = None,
     on: Annotated[str, typer.Option(metavar="here|ray|ray://HOST:PORT", help="Where rows are completed: this process, or a Ray cluster.")] = "here",
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Make the I-th of N parts of the candidates and no more.")] = None,

@@ -37,7 +37,7 @@ def grow_folds(
         print(f"note: {why}.", file=sys.stderr, flush=True)
     for number, fold in enumerate(folds, 1):
         print(f"fold {number} of {len(folds)}", file=sys.stderr, flush=True)
-        left, cut = _left(limits, deadline, timer), {"cut": {"rows": 0, "of": recipe.generate.count, "fit": {}}}
+        left, cut = limits.left(deadline, timer.tokens), {"cut": {"rows": 0, "of": recipe.generate.count, "fit": {}}}
         if left:
             found.append(grow_as_asked(inner, recipe, fold, left, timer, on)[0])
             cut = found[-1].cut
@@ -45,10 +45,3 @@ def grow_folds(
             cut["cut"] |= {"limits": str(limits), "fold": f"{number} of {len(folds)}"}
             return replace(grown, names=names, cut=cut), []
     return grown, found
-
-
-def _left(limits: Limits, deadline: Deadline, timer: Timer) -> Limits | None:
-    """What is left of the limits; None where that is nothing."""
-    minutes = None if limits.minutes is None else deadline.left() / 60
-    tokens = None if limits.tokens is None else limits.tokens - timer.tokens
-    return Limits(minutes, tokens, limits.cost) if (minutes is None or minutes > 0) and (tokens is None or tokens > 0) else None

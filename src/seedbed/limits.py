@@ -64,6 +64,12 @@ class Limits:
         """Of a call that starts now."""
         return NEVER if self.minutes is None else Deadline(time.monotonic() + 60 * self.minutes)
 
+    def left(self, deadline: Deadline, tokens: int) -> Limits | None:
+        """What is left of them, None where that is nothing. deadline: of the call. tokens: generated so far in it."""
+        minutes = None if self.minutes is None else deadline.left() / 60
+        rest = None if self.tokens is None else self.tokens - tokens
+        return Limits(minutes, rest, self.cost) if (minutes is None or minutes > 0) and (rest is None or rest > 0) else None
+
     def __str__(self) -> str:
         given = [f"--max-minutes {self.minutes:g}"] if self.minutes is not None else []
         given += [f"--max-tokens {self.tokens}"] if self.tokens is not None else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -30,17 +29,19 @@ def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits
     """Doubles the candidates, from one for each row of fit + dev, until a doubling raises the student's score on dev by less than one standard
     error of the difference (paired bootstrap over dev rows and seeds); (what was grown, the steps and why they ended).
 
-    A student that chooses by dev sees it twice; that lifts all volumes alike. limits: of minutes, for all steps together; of tokens, for each.
+    A student that chooses by dev sees it twice; that lifts all volumes alike. limits: for all steps together.
     """
     cap, student = min(recipe.generate.count, TIMES * sample.n), recipe.student.settings
-    end = None if limits.minutes is None else time.monotonic() + 60 * limits.minutes
+    deadline, before_tokens = limits.deadline(), timer.tokens
     reason = "a plain task has no target" if not sample.task.target else student.supports(sample.task)
     if not reason and (first := ideal(sample.task, judged(sample.task, sample.dev))).value is None:
         reason = first.note
     count, before, steps = cap if reason else min(sample.n, cap), None, list[dict[str, Any]]()
-    while True:
-        left = limits if end is None else replace(limits, minutes=max(1e-3, (end - time.monotonic()) / 60))
+    left: Limits | None = limits
+    while left:
         grown = grow(store, replace(recipe, generate=recipe.generate.model_copy(update={"count": count})), sample, left, timer, on)
+        if grown.cut:
+            grown.cut["cut"] |= {"limits": str(limits)}
         if reason:
             return grown, {"steps": [], "why": f"nothing to stop by: {reason}"}
         scorer, ruler = _on_dev(recipe, sample, grown, timer)
@@ -49,11 +50,12 @@ def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits
         if before is not None:
             rise = ruler.difference(before, scorer, SEEDS, paired=True)
             steps[-1] |= {"rise": rise.mean, "standard_error": rise.se}
-            if rise.mean <= rise.se:
+            if rise.mean <= rise.se and not grown.cut:
                 return grown, {"steps": steps, "why": f"flat: {steps[-2]['candidates']} to {count} candidates brought {rise.mean:.1f} points on dev"}
         if grown.cut or count >= cap:
             return grown, {"steps": steps, "why": "cut by a limit" if grown.cut else f"not flat yet at the most, {cap}"}
-        before, count = scorer, min(2 * count, cap)
+        before, count, left = scorer, min(2 * count, cap), limits.left(deadline, timer.tokens - before_tokens)
+    return replace(grown, cut=limits.cut(grown.recipe.generate.count, count, {})), {"steps": steps, "why": "cut by a limit"}
 
 
 def _on_dev(recipe: Recipe, sample: Sample, grown: Grown, timer: Timer) -> tuple[Scorer, Ruler]:
