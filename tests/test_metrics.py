@@ -13,7 +13,7 @@ import pytest
 from seedbed.metrics.coverage import Coverage
 from seedbed.metrics.diversity import Diversity
 from seedbed.metrics.frechet import Frechet
-from seedbed.metrics.mauve import LEAST, NAMES, Mauve, _measure, mauve, median_distance, mmd
+from seedbed.metrics.mauve import LEAST, NAMES, Mauve, _measure, mauve, mmd
 from seedbed.metrics.memorisation import Memorisation, nearest, neighbour_ratio
 from seedbed.task import Task
 from seedbed.types import Example, Measure, Sample
@@ -158,11 +158,6 @@ def test_mmd_is_unbiased() -> None:
     same = [mmd(cloud(20, 2 * i), cloud(20, 2 * i + 1), 4.0) for i in range(200)]
     assert abs(np.mean(same)) < 3 * np.std(same) / math.sqrt(200) and min(same) < 0
     assert mmd(cloud(50, 1), cloud(50, 2, shift=1.0), 4.0) > 3 * max(same)
-
-
-def test_median_distance() -> None:
-    assert median_distance(np.array([[0.0], [0.0], [1.0], [3.0]])) == pytest.approx(2.0)  # 1, 1, 2, 3, 3 without the 0
-    assert median_distance(np.zeros((3, 2))) == 1.0
 
 
 # The metric

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -46,6 +47,35 @@ def test_herding_spreads_instead_of_choosing_the_likest_row_again_and_again() ->
     candidates = made(sample, [*same, ("how warm is it by the sea", "weather"), ("tell me if the wind drops tonight", "weather")])
     kept = [i for i, v in enumerate(Select(rows=3).judge(candidates, sample)) if v.keep]
     assert {6, 7} <= set(kept)
+
+
+@pytest.mark.parametrize("real", [["will it rain in the north"], ["will it rain in the north"] * 3])
+def test_of_a_label_whose_fit_rows_are_all_one_the_likest_candidate_is_chosen_first(real: list[str]) -> None:
+    sample = tiny_sample()
+    of_label = [e for e in sample.fit if e.fields["label"] == "weather"]
+    fit = [e for e in sample.fit if e.fields["label"] == "music"]
+    fit += [replace(e, fields=dict(e.fields) | {"text": text}) for e, text in zip(of_label, real, strict=False)]
+    candidates = made(sample, [*((text, "weather") for text, _ in [*FAR, *NEAR[1::2]]), ("will it rain in the north today", "weather")])
+    verdicts = Select(rows=1).judge(candidates, replace(sample, fit=tuple(fit)))
+    assert [i for i, v in enumerate(verdicts) if v.keep] == [6]
+
+
+@pytest.mark.parametrize("method", ["mmd", "ngrams"])
+def test_a_candidate_takes_few_bytes_more(method: Any) -> None:
+    sample = tiny_sample()
+    sample = replace(sample, fit=(sample.fit * 1000)[:1000])
+
+    def peak(candidates: list[Candidate]) -> int:
+        tracemalloc.start()
+        try:
+            Select(method, rows=1, by_label=False).judge(candidates, sample)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    candidates = made(sample, NEAR * 150)
+    Select(method, rows=1).judge(candidates[:4], sample)  # what is loaded once
+    assert (peak(candidates) - peak(candidates[:300])) / 300 < 8000  # of which 1,536 are the features of a sentence
 
 
 def test_labels_keep_the_shares_of_fit() -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from seedbed.stats import Z_POWER, Difference, bootstrap_mean, equal_draw, paired_difference, percentile_interval, resamples, wilson
+from seedbed.stats import Z_POWER, Difference, bootstrap_mean, equal_draw, median_distance, paired_difference, percentile_interval, resamples, wilson
 
 
 def points(rows: np.ndarray):  # a scorer of one seed's right (1) and wrong (0) rows
@@ -129,3 +129,8 @@ def test_resamples_draw_seeds_and_rows_with_replacement() -> None:
     assert all(s.shape == (3,) and r.shape == (50,) for s, r in drawn)
     assert {int(i) for s, _ in drawn for i in s} == {0, 1, 2}
     assert np.mean([len(set(r.tolist())) / 50 for _, r in drawn]) == pytest.approx(1 - (1 - 1 / 50) ** 50, abs=0.02)
+
+
+def test_median_distance() -> None:
+    assert median_distance(np.array([[0.0], [0.0], [1.0], [3.0]])) == pytest.approx(2.0)  # 1, 1, 2, 3, 3 without the 0
+    assert median_distance(np.zeros((3, 2))) == 1.0

@@ -31,6 +31,13 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T, 0.0))
 
 
+def median_distance(features: np.ndarray) -> float:
+    """Median distance between different rows of (n, d), equal points left out; 1 where all are equal."""
+    squared = squared_distances(features, features)[np.triu_indices(len(features), 1)]
+    apart = squared[squared > 1e-9]
+    return float(np.sqrt(np.median(apart))) if len(apart) else 1.0
+
+
 @dataclass(frozen=True)
 class Difference:
     """mean of b - a with its 95 % interval; se: its bootstrap standard error; smallest_detectable: Z_POWER * se."""

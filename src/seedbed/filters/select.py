@@ -6,12 +6,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from seedbed.stats import squared_distances
+from seedbed.stats import median_distance, squared_distances
 from seedbed.text import words
 from seedbed.types import Candidate, Sample, Verdict, seed_for
 
@@ -19,6 +19,10 @@ BUCKETS = 10_000
 """Hashed n-grams of DSIR."""
 REFERENCE = 4000
 """Fit rows that the kernel looks at, at most."""
+SCALED = 500
+"""Fit rows that the kernel's width is taken from, at most."""
+PART = 256
+"""Candidates whose kernels with all of these are held together: 8 MB."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Select:
     embedder: of "mmd". Candidates without fields are kept.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar[Literal["row", "set"]] = "set"
 
     method: Literal["mmd", "ngrams"] = "mmd"
@@ -51,21 +55,23 @@ class Select:
             if c.fields is not None:
                 parts.setdefault(str(c.fields[label]) if label else "", []).append(i)
         kept = {i for i, c in enumerate(candidates) if c.fields is None}
+        every = [text for found in real.values() for text in found]
         wanted = _shares({name: len(places) for name, places in parts.items()}, {name: len(found) for name, found in real.items()}, self.rows)
         for name, places in sorted(parts.items()):
             texts = [task.body(candidates[i].fields or {}) for i in places]
-            like = real.get(name) or [text for found in real.values() for text in found]
-            most = wanted[name]
-            chosen = self._herd(texts, like, most) if self.method == "mmd" else _resample(texts, like, most, [candidates[i].id for i in places])
+            like, most = real.get(name) or every, wanted[name]
+            ids = [candidates[i].id for i in places]
+            chosen = self._herd(texts, like, every, most) if self.method == "mmd" else _resample(texts, like, most, ids)
             kept |= {places[j] for j in chosen}
         return [Verdict(i in kept, "" if i in kept else "not selected") for i in range(len(candidates))]
 
-    def _herd(self, texts: list[str], real: list[str], wanted: int) -> list[int]:
+    def _herd(self, texts: list[str], real: list[str], every: list[str], wanted: int) -> list[int]:
+        """every: real rows of all labels, which give the kernel's width where `real` has no two that differ."""
         from seedbed.lm.embed import embed
 
-        x, y = embed(texts, self.embedder).astype(np.float64), embed(real, self.embedder).astype(np.float64)
-        gamma = 1 / max(1e-9, float(np.median(squared_distances(y[:500], y[:500]))))
-        towards = np.exp(-gamma * squared_distances(x, y)).mean(1)
+        x, y, spread = (embed(rows, self.embedder) for rows in (texts, real, real[:SCALED] if len(set(real[:SCALED])) > 1 else every[:SCALED]))
+        gamma = median_distance(spread.astype(np.float64)) ** -2
+        towards = _kernel(x, y, gamma)
         taken, among = list[int](), np.zeros(len(x))
         free = np.ones(len(x), dtype=bool)
         for step in range(wanted):
@@ -73,8 +79,15 @@ class Select:
             best = int(gain.argmax())
             taken.append(best)
             free[best] = False
-            among += np.exp(-gamma * squared_distances(x, x[best : best + 1]))[:, 0]
+            among += _kernel(x, x[best : best + 1], gamma)
         return taken
+
+
+def _kernel(x: np.ndarray, y: np.ndarray, gamma: float) -> np.ndarray:
+    """float (n,): of each row of (n, d), the mean over the rows of (m, d)."""
+    y = y.astype(np.float64)
+    parts = (x[i : i + PART].astype(np.float64) for i in range(0, len(x), PART))
+    return np.concatenate([np.exp(-gamma * squared_distances(part, y)).mean(1) for part in parts])
 
 
 def _shares(there: dict[str, int], real: dict[str, int], rows: int) -> dict[str, int]:
@@ -99,18 +112,30 @@ def _shares(there: dict[str, int], real: dict[str, int], rows: int) -> dict[str,
 
 def _resample(texts: list[str], real: list[str], wanted: int, ids: list[str]) -> list[int]:
     """Gumbel top-k: draws without replacement in proportion to p_real(text) / p_candidates(text); noise is the candidate's own."""
-    counted, target = [_counts(text) for text in texts], sum((_counts(text) for text in real), np.zeros(BUCKETS))
-    source = sum(counted, np.zeros(BUCKETS))
+    counted, target = _counts(texts), _total(_counts(real))
+    source = _total(counted)
     slope = np.log((target + 1) / (target.sum() + BUCKETS)) - np.log((source + 1) / (source.sum() + BUCKETS))
     uniform = np.array([(seed_for(0, "select", name) % 2**53 + 0.5) / 2**53 for name in ids])
-    weights = np.array([float(one @ slope) for one in counted]) - np.log(-np.log(uniform))
+    weights = counted @ slope - np.log(-np.log(uniform))
     found: list[int] = np.argsort(-weights, kind="stable")[:wanted].tolist()
     return found
 
 
-def _counts(text: str) -> np.ndarray:
-    found = np.zeros(BUCKETS)
-    tokens = words(text)
-    for gram in [*tokens, *(f"{a} {b}" for a, b in pairwise(tokens))]:
-        found[zlib.crc32(gram.encode()) % BUCKETS] += 1
+def _counts(texts: list[str]) -> Any:
+    """scipy's sparse array (n, BUCKETS): a text has few of them."""
+    from scipy.sparse import csr_array
+
+    def grams(text: str) -> np.ndarray:
+        tokens = words(text)
+        found = [*tokens, *(f"{a} {b}" for a, b in pairwise(tokens))]
+        return np.array([zlib.crc32(gram.encode()) % BUCKETS for gram in found], dtype=np.int32)
+
+    places = [grams(text) for text in texts]
+    every = np.concatenate(places)
+    found = csr_array((np.ones(len(every)), every, np.cumsum([0, *map(len, places)])), shape=(len(texts), BUCKETS))
+    found.sum_duplicates()
     return found
+
+
+def _total(counts: Any) -> np.ndarray:
+    return np.asarray(counts.sum(axis=0)).ravel()

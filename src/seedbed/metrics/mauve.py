@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from seedbed.metrics.draws import equal_sides
-from seedbed.stats import percentile_interval, permutation_p, squared_distances
+from seedbed.stats import median_distance, percentile_interval, permutation_p, squared_distances
 from seedbed.types import Example, Measure, Sample, seed_for
 
 SCALING = 5.0
@@ -277,10 +277,3 @@ def _mmd(x: np.ndarray, y: np.ndarray, bandwidth: float, u: np.ndarray, v: np.nd
         return np.asarray(((weights @ k) * weights).sum(1) / (len(a) * (len(a) - 1)))
 
     return np.asarray(within(x, u) + within(y, v) - 2 * ((u @ kernel(x, y)) * v).sum(1) / (len(x) * len(y)))
-
-
-def median_distance(features: np.ndarray) -> float:
-    """Median distance between different rows of (n, d), equal points left out; 1 where all are equal."""
-    squared = squared_distances(features, features)[np.triu_indices(len(features), 1)]
-    apart = squared[squared > 1e-9]
-    return float(np.sqrt(np.median(apart))) if len(apart) else 1.0
