@@ -68,7 +68,17 @@ def test_recorded_candidates_end_as_they_say(kind: str, tmp_path: Path) -> None:
         ("48/2=24", True),
         ("48/2=25", False),
         ("10/3=3.33", True),
-        ("10/3=3.34", True),
+        ("10/3=3.34", False),
+        ("1/3=0.34", False),
+        ("2/3=0.66", True),
+        ("2/3=0.67", True),
+        ("1/8=0.12", True),
+        ("1/8=0.13", True),
+        ("1/8=0.11", False),
+        ("1-10/6=-.66", True),
+        ("1-10/6=-.67", True),
+        ("1-10/6=-.68", False),
+        ("1-10/6=.66", False),
         ("10/3=3.3", True),
         ("10/3=3.35", False),
         ("7/2=3", False),
@@ -126,6 +136,7 @@ def test_what_a_worked_answer_comes_to() -> None:
     assert final_number("1,000.50") == "1000.5"
     assert final_number("about .50") == "0.5"
     assert final_number("-007.0") == "-7"
+    assert final_number("-0.00") == final_number("0") == "0"
 
 
 def answers(confidence: Any, agree: float = 0.6) -> str:

@@ -33,7 +33,8 @@ def marks(text: str) -> list[str]:
 
 
 def true(mark: str) -> bool:
-    """Whether all sides of `a=b` are the same number, as far as the digits go that a side is written with: 10/3=3.33 is true, 7/2=3 is not."""
+    """Whether all sides of `a=b` are the same number, rounded or cut to the decimals that a side is written with: 10/3=3.33 is true; 10/3=3.34 and
+    7/2=3 are not."""
     sides = mark.split("=")
     values = [evaluate(side) for side in sides]
     if len(sides) < 2 or values[0] is None:
@@ -54,8 +55,9 @@ def final_number(text: str) -> str | None:
         return None
     whole, point, decimals = found[-1].replace(",", "").partition(".")
     decimals = decimals.rstrip("0")
-    sign, digits = whole[: whole.startswith("-")], whole.lstrip("-").lstrip("0") or "0"
-    return f"{sign}{digits}{point}{decimals}" if decimals else f"{sign}{digits}"
+    digits = whole.lstrip("-").lstrip("0") or "0"
+    number = f"{digits}{point}{decimals}" if decimals else digits
+    return f"-{number}" if whole.startswith("-") and number != "0" else number
 
 
 def results(text: str) -> set[Fraction]:
@@ -108,6 +110,9 @@ def _value(node: ast.expr) -> Fraction:
 
 
 def _same(value: Fraction, written: Fraction, text: str) -> bool:
-    """Equal, or equal once rounded or cut to the decimals that `text` is written with, where it has any."""
+    """Equal, or equal once rounded (a half either way) or cut to the decimals that `text` is written with, where it has any."""
     decimals = re.fullmatch(r"\D*[\d,]*\.(\d+)\D*", text.strip())
-    return value == written or (decimals is not None and abs(value - written) < Fraction(1, 10 ** len(decimals[1])))
+    if decimals is None:
+        return value == written
+    off, last = abs(value - written), Fraction(1, 10 ** len(decimals[1]))
+    return 2 * off <= last or (off < last and abs(written) < abs(value))

@@ -26,12 +26,12 @@ class Verified:
     `seconds` of CPU (1 to 60) and `memory` MiB of address space (64 to 4,096); the same program with `return None` as the body of every
     function does not. isolation: "none" runs programs as plain child processes, which can read, write and send what the user can; "sandbox"
     ends the run where there is none to be had.
-    `math`: every `<<a=b>>` is true, to the decimals that b is written with; there are at least `marks` of them; and the final number is the
-    last one's result, or what the last line comes to. agree: of several answers to the question the share that agree with this one, in
+    `math`: every `<<a=b>>` is true, rounded or cut to the decimals that b is written with; there are at least `marks` of them; and the final number
+    is the last one's result, or what the last line comes to. agree: of several answers to the question the share that agree with this one, in
     [0, 1], where generator `answered` asked for several.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "set"]] = "row"
 
     asserts: Annotated[int, Field(ge=1)] = 3
