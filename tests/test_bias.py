@@ -178,6 +178,14 @@ def test_quotas_take_the_skew_away_and_measuring_again_shows_it() -> None:
         assert before["amplification:women"].p is not None and before["amplification:women"].p <= 0.01 < (after["amplification:women"].p or 0)
 
 
+def test_a_quota_of_a_columns_values_does_not_depend_on_test_rows() -> None:
+    made = [Candidate(str(i), i, "", {"text": "a", "label": "nurse", "who": who}, True) for i, who in enumerate("aaaaabbbz")]
+    fit = tuple(Example(who, {"text": "a", "label": "nurse", "who": who}) for who in "ab")
+    task, other = Task("classification", ("text", "who"), "label", labels=("nurse",)), Example("t", {"text": "a", "label": "nurse", "who": "z"})
+    without, having = (Balance(column="who", to="equal").judge(made, Sample(task, fit, (), test)) for test in ((), (other,)))
+    assert without == having and sum(v.keep for v in without) == 7
+
+
 def test_an_odds_ratio_without_bound_is_none_with_its_reason() -> None:
     side = ["women"] * 30
     m = amplification("women", [side, ["women"] * 15 + ["men"] * 15, side])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from seedbed.task import Task
 from seedbed.text import body
-from seedbed.types import Example, Fields, Sample
+from seedbed.types import Example, Fields
 
 NONE, SEVERAL = "(none)", "(several)"
 """Of a text that names no group, and of one that names more than one."""
@@ -23,11 +23,11 @@ class Groups:
     words: Mapping[str, Sequence[str]]
     column: str = ""
 
-    def names(self, sample: Sample) -> list[str]:
-        """The groups that rows are counted by."""
+    def names(self, rows: Iterable[Example]) -> list[str]:
+        """The groups that rows are counted by; of a column, its values in `rows`."""
         if not self.column:
             return list(self.words)
-        return sorted({str(e.fields.get(self.column, "")) for e in (*sample.fit, *sample.dev, *sample.test)})
+        return sorted({str(e.fields.get(self.column, "")) for e in rows})
 
     def of(self, task: Task, fields: Fields) -> str:
         """The group that a row names: NONE, SEVERAL, or one of them."""

@@ -22,7 +22,7 @@ class Balance:
     instead of weighted. The first candidates of a group are kept. Those that name no group, or several, are kept; so are those without fields.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "set"]] = "set"
 
     groups: Mapping[str, Annotated[tuple[str, ...], Field(min_length=1)]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Balance:
 
         cells = [None if c.fields is None else cell(c.fields) for c in candidates]
         there, real = Counter(c for c in cells if c), Counter(cell(e.fields) for e in sample.fit)
-        names = groups.names(sample)
+        names = groups.names([*sample.fit, *sample.dev])
         most: dict[tuple[str, str], int] = {}
         for label in {label for _, label in there}:
             most |= self._most(label, {g: there[g, label] for g in names}, {g: real[g, label] for g in names})

@@ -55,7 +55,7 @@ class Bias:
         target = str(task.target) if task.has_labels else ""
         labels = [[str(e.fields.get(target, "")) for e in rows] for rows in (kept, reference, sample.fit)]
         found = [skew(sides, seed_for(seed, "skew"))]
-        found += [amplification(name, sides) for name in groups.names(sample)]
+        found += [amplification(name, sides) for name in groups.names([*sample.fit, *reference])]
         if target:
             found.append(label_amplification(sides, labels, seed_for(seed, "labels")))
         else:
