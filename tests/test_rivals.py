@@ -154,6 +154,8 @@ def test_settings_that_do_not_fit_each_other_are_named() -> None:
         ({"kind": "hard", "attributes": {"a": ["b"]}}, "says nothing of attributes"),
         ({"kind": "hard", "template": "attributes", "attributes": {"a": []}}, "at least 1"),
         ({"kind": "refine", "draft": {"kind": "hard", "template": "verbalized"}}, "one record a row"),
+        ({"kind": "refine", "draft": {"kind": "soft", "cover": True}}, "draft cannot have cover = true"),
+        ({"kind": "answered", "questions": {"kind": "soft", "cover": True}}, "questions cannot have cover = true"),
         ({"kind": "refine", "draft": {"kind": "finetune"}}, "loads an adapter"),
         ({"kind": "refine", "model": "x"}, "is a name for engine"),
         ({"kind": "refine", "draft": {"kind": "nothing"}}, "is unknown"),

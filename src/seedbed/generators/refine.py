@@ -84,9 +84,11 @@ class Refine:
 
 
 def one_record(generator: Any, setting: str) -> None:
-    """Raises ValueError for a generator that makes several candidates of a row."""
+    """Raises ValueError for a generator that makes several candidates of a row, or looks at whole ones before it makes any."""
     if getattr(generator, "template", "") == "verbalized":
         raise ValueError(f'{setting} must make one record a row, and template = "verbalized" asks for several')
+    if getattr(generator, "cover", False):
+        raise ValueError(f"{setting} cannot have cover = true, which looks at finished records first")
 
 
 @dataclass(frozen=True)
