@@ -23,6 +23,7 @@ from seedbed.errors import ComponentError, DataError, ModelError, StoreError
 from seedbed.export import export
 from seedbed.generators.soft import Soft, decoder_place
 from seedbed.generators.steered import asked
+from seedbed.limits import Deadline
 from seedbed.lm import loop, train
 from seedbed.lm.adapt import LEVELS, Adapted, Rows, adapt_with_lora
 from seedbed.lm.decode import load_soft
@@ -211,6 +212,14 @@ def test_a_fit_gives_labels_and_is_stopped_and_goes_on_to_the_same_bytes(
     assert prompt is not None and prompt.text == f"Label: {labels[str(rows[0].source)]}\nText:"
     candidate = teacher.read(replace(rows[0], turns=(Completion(" play it", 3, True),)))[0]
     assert candidate.fields == {"text": "play it", "label": labels[str(rows[0].source)]} and candidate.provenance["form"] == "amortised"
+
+
+@pytest.mark.slow
+def test_where_the_time_was_up_before_a_level_was_judged_it_is_affine_and_no_loss_is_told(made: Path, tmp_path: Path) -> None:
+    soft = Soft(prompt="amortised", decoder=str(made), tokens=4, epochs=1, batch=8)
+    soft.fit(tiny_sample(), "seedling", 0, tmp_path, Deadline(0.0))
+    form = json.loads((tmp_path / "training.json").read_text())["forms"]["amortised"]
+    assert (form["level"], form["levels"]) == ("affine", {}) and form["dev"] > 0
 
 
 def test_a_loss_that_is_not_finite_names_the_prompt_the_step_and_what_to_lower(made: Path, tmp_path: Path) -> None:

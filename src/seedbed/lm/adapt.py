@@ -103,11 +103,12 @@ def adapt(
     """The decoder at its best level, trained on `fit` and stopped by `dev`; {"level", "levels": mean loss of each, "log"}.
 
     Levels are judged in nats a token on rows they were not trained on: by FOLDS-fold cross-validation over fit and dev up to FOLDED rows, else
-    on dev. `out` holds what a stopped call has measured; it goes on to the same bytes.
+    on dev; where the time was up before they were, "levels" is empty and the level "affine". `out` holds what a stopped call has measured; it goes
+    on to the same bytes.
     """
     losses = _losses(lm, decoder, fit, dev, how, seed, out, deadline.share(0.7))
     means = {level: float(np.average([v for v, _ in found], weights=[n for _, n in found])) for level, found in losses.items() if found}
-    level = min(means, key=lambda name: (means[name], LEVELS.index(name)))
+    level: Level = min(means, key=lambda name: (means[name], LEVELS.index(name))) if means else "affine"
     if level == "none":
         return decoder, {"level": level, "levels": means, "log": []}
     net, log = _train(lm, decoder, level, fit, dev, how, seed, _checkpoint(out, level), deadline)
@@ -135,7 +136,7 @@ def adapt_with_lora(
 def _losses(
     lm: LM, decoder: SoftPrompt, fit: Rows, dev: Rows, how: train.Fitting, seed: int, out: Path, deadline: Deadline
 ) -> dict[Level, list[tuple[float, int]]]:
-    """Level -> (nats a token, tokens) of each fold; only folds that every level was measured on, at least `none` on all of dev.
+    """Level -> (nats a token, tokens) of each fold; only folds that every level was measured on, which may be none.
 
     A fit on `fit` itself leaves its checkpoint, so that the chosen level's is not made again.
     """
@@ -165,8 +166,6 @@ def _losses(
         if len(row) == len(LEVELS):
             for level, value in row.items():
                 found[level].append((value, tokens))
-    if not found["none"]:  # the time was up before a fold was whole
-        found["affine"] = [(0.0, 1)]
     return found
 
 
