@@ -191,11 +191,37 @@ def test_a_plugin_file_is_run_once_for_each_content(tmp_path: Path) -> None:
 def test_a_template_is_found_from_the_recipe_and_its_bytes_count(tmp_path: Path) -> None:
     raw = GOOD | {"sample": {"path": str(ROOT / "examples/helpdesk.csv")}, "generator": {"kind": "hard", "template": "my.jinja"}}
     facts = []
-    for text in ("{{ given }}", "Again: {{ given }}"):
-        (tmp_path / "my.jinja").write_text(text)
-        facts.append(recipe.build(raw, tmp_path).generator.facts())
-    assert facts[0] != facts[1]
-    assert facts[0][1]["template"] == str(tmp_path / "my.jinja")
+    for folder, text in (("a", "{{ given }}"), ("b", "{{ given }}"), ("c", "Again: {{ given }}")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "my.jinja").write_text(text)
+        made = recipe.build(raw, tmp_path / folder)
+        facts.append(made.generator.facts())
+        assert made.generator.settings.template == str(tmp_path / folder / "my.jinja") and 'template = "my.jinja"' in made.to_toml()
+    assert facts[0] == facts[1] != facts[2], "its bytes count, and not where it is"
+
+
+def test_a_models_folder_is_found_from_the_recipe_or_else_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, folder = tmp_path / "project", "models/own"
+    for place in (project / folder, tmp_path / "here/of-cwd"):
+        place.mkdir(parents=True)
+        (place / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "here")
+    parts = {"metric": [{"kind": "coverage", "embedder": folder}, {"kind": "heldout", "model": "of-cwd"}], "generator": {"kind": "refine"}}
+    raw = GOOD | parts | {"sample": {"path": str(ROOT / "examples/helpdesk.csv")}, "model": {"name": folder}}
+    raw["generator"] |= {"draft": {"kind": "soft", "embedder": folder}}
+    made = recipe.build(raw, project)
+    assert absent(made) == [] and made.model.name == folder and Path(made.lm).resolve() == project / folder
+    assert Path(made.metrics[0].settings.embedder).resolve() == Path(made.generator.settings.draft.settings.embedder).resolve() == project / folder
+    assert made.metrics[1].settings.model == "of-cwd"
+    assert made.to_toml().count(f'"{folder}"') == 3 and "project" not in made.to_toml()
+    assert recipe.build(tomllib.loads(made.to_toml()), project) == made
+    monkeypatch.chdir(project)
+    beside = recipe.build(raw, project)
+    assert beside.lm == beside.metrics[0].settings.embedder == folder
+    assert beside.metrics[0].facts() == made.metrics[0].facts(), "a run's steps are the same wherever it is asked for"
+    served = {"kind": "prompted", "engine": {"kind": "openai", "base_url": "http://localhost:1/v1"}, "model": folder}
+    monkeypatch.chdir(tmp_path)
+    assert recipe.build(raw | {"annotator": [served]}, project).annotators[0].settings.model == folder, "a server's own word"
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ import pytest
 from seedbed import recipe as recipes
 from seedbed.candidates import complete, read_candidates
 from seedbed.errors import ComponentError, DataError, RunFailed, StoreError
-from seedbed.grow import model_identity, step_names
+from seedbed.grow import step_names
 from seedbed.limits import Limits
+from seedbed.parts import model_identity
 from seedbed.run import model_license, run
 from seedbed.show import rows_of
 from seedbed.store import Journal, Store, read_parts
@@ -136,6 +137,48 @@ def test_other_weights_under_the_same_name_are_another_model(tmp_path: Path) -> 
         found |= {model_identity(str(tmp_path)), model_identity(str(tmp_path))}
     os.utime(weights, (5, 5))
     assert len(found) == 3 and model_identity(str(tmp_path)) in found, "the same bytes at another time are the same model"
+
+
+def test_names_follow_the_weights_of_the_users_own_folders(tmp_path: Path) -> None:
+    own, sample = tmp_path / "own", tiny_sample()
+    own.mkdir()
+
+    def renamed(file: str, **sections: Any) -> set[str]:
+        made, found = recipes.build({**LIGHT, **sections}, ROOT), []
+        for content in (b"weights", b"changed!"):
+            (own / file).parent.mkdir(exist_ok=True)
+            (own / file).write_bytes(content)
+            found.append(step_names(made, sample))
+        return {step for step in found[0] if found[0][step] != found[1][step]}
+
+    weights, decoder, soft = "model.safetensors", "decoder/decoder.safetensors", {"kind": "soft", "embedder": str(own)}
+    below = {"candidates", "kept", "scores"}
+    assert renamed(weights, student={"kind": "causal", "model": str(own)}) == {"scores"}
+    assert renamed(weights, metric=[{"kind": "coverage", "embedder": str(own)}]) == {"scores"}
+    assert renamed(weights, metric=[{"kind": "heldout", "model": str(own)}]) == {"scores"}
+    assert renamed(weights, filter=[{"kind": "select", "embedder": str(own)}]) == {"kept", "scores"}
+    assert renamed(weights, annotator=[{"kind": "classifier", "model": str(own)}]) == {"annotations", "kept", "scores"}
+    assert renamed(weights, generator=soft) == renamed(weights, generator={"kind": "refine", "draft": soft}) == {"teacher", *below}
+    assert renamed(weights, generator={"kind": "refine", "engine": {"kind": "local"}, "model": str(own)}) == below
+    served = {"kind": "refine", "engine": {"kind": "openai", "base_url": "http://localhost:1/v1"}, "model": str(own)}
+    assert renamed(weights, generator=served) == set(), "a server's own word for a model"
+    amortised, model = {"kind": "soft", "prompt": "amortised"}, {"name": str(own)}
+    assert renamed(decoder, model=model, generator=amortised) == {"teacher", *below}
+    assert renamed(decoder, model=model, generator={"kind": "refine", "draft": amortised}) == {"teacher", *below}
+    assert renamed(decoder, model=model, generator=amortised | {"prompt": "mc"}) == set(), "a form that reads no decoder"
+
+
+def test_names_of_shipped_models_are_their_own_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = LIGHT | {"sample": {"path": str(ROOT / "examples/helpdesk.csv")}, "generator": {"kind": "soft", "prompt": "amortised"}}
+    raw |= {"model": {"name": "seedling"}, "metric": [{"kind": "coverage"}, {"kind": "heldout"}]}
+    before = step_names(recipes.build(raw, tmp_path), tiny_sample())
+    for name in ("minilm", "seedling/decoder"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "decoder.safetensors").write_bytes(b"of somebody")
+    monkeypatch.chdir(tmp_path)
+    made = recipes.build(raw, tmp_path)
+    assert step_names(made, tiny_sample()) == before and made.lm == "seedling"
+    assert [m.facts()[1].get("embedder") for m in made.metrics[:2]] == ["minilm", None] and made.metrics[1].facts()[1]["model"] == "seedling"
 
 
 def test_equal_seeds_equal_bytes_other_seeds_not(toy_run: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_run import TOY
+from test_run import LIGHT, TOY
 
 from seedbed import recipe as recipes
 from seedbed.errors import StoreError
@@ -42,6 +42,23 @@ def test_a_clean_run_passes_every_check(made: tuple[Path, Path]) -> None:
     assert [(c.name, c.passed, c.why) for c in verify(folder, recipe) if not c.passed] == []
     unread = [c for c in verify(folder) if c.passed is None]
     assert [c.name for c in unread] == ["names", "verdicts", "measures"] and all("give --recipe" in c.why for c in unread)
+
+
+@pytest.mark.slow
+def test_a_project_that_was_moved_fits_nothing_anew_and_verifies(tmp_path: Path) -> None:
+    raw = LIGHT | {"generator": {"kind": "hard", "template": "mine.jinja"}, "generate": {"count": 20, "max_tokens": 200}, "filter": []}
+    here, there = tmp_path / "here", tmp_path / "elsewhere/there"
+    shutil.copytree(ROOT / "examples", here / "examples")
+    (here / "mine.jinja").write_text("{% for e in examples %}{{ e }}\n---\n{% endfor %}{{ given }}")
+    run(recipes.build(raw, here), here / "runs")
+    before = json.loads((here / "runs/tiny/manifest.json").read_text())["steps"]
+    (here / "tiny.toml").write_text((here / "runs/tiny/recipe.toml").read_text())
+    there.parent.mkdir()
+    here.rename(there)
+    assert failures(there / "runs/tiny", there / "tiny.toml") == {}
+    made = recipes.load(there / "tiny.toml")
+    assert json.loads((run(made, there / "runs").folder / "manifest.json").read_text())["steps"] == before
+    assert str(tmp_path) not in made.to_toml()
 
 
 @pytest.mark.slow

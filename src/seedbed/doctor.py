@@ -124,7 +124,7 @@ def _gpu() -> Iterator[Check]:
 
 
 def _seedling() -> Iterator[Check]:
-    from seedbed.grow import model_folder
+    from seedbed.parts import model_folder
     from seedbed.store import file_hash
 
     path = model_folder("seedling") / "model.safetensors"
@@ -183,18 +183,18 @@ def _ray() -> Iterator[Check]:
 
 
 def _model(recipe: Recipe) -> Iterator[Check]:
-    from seedbed.grow import model_identity
+    from seedbed.parts import model_identity
     from seedbed.weights import need_weights
 
     need_weights(recipe)
-    yield Check("model of the recipe", "good", f"{recipe.model.name}, fingerprint {model_identity(recipe.model.name)}")
+    yield Check("model of the recipe", "good", f"{recipe.model.name}, fingerprint {model_identity(recipe.lm)}")
 
 
 def _engine(recipe: Recipe) -> Iterator[Check]:
     """Opens it; engines that are not ours compare themselves with transformers when they are opened."""
     from seedbed.types import ModelRef, Prompt, Sampling
 
-    session = recipe.engine.settings.open(ModelRef(recipe.model.name))
+    session = recipe.engine.settings.open(ModelRef(recipe.lm))
     try:
         answers = list(session.complete([(0, Prompt("Once upon a time", 0))], Sampling(0.0, 1.0, 4)))
         facts: dict[str, Any] = dict(session.describe())

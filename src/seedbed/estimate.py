@@ -174,7 +174,7 @@ def _measured(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, a
             fitted = work / "teacher"
             fitted.mkdir()
             settings, seed = recipe.generator.settings, seed_for(recipe.seed, "teacher")
-            seconds = _timed(lambda: settings.fit(sample, recipe.model.name, seed, fitted))
+            seconds = _timed(lambda: settings.fit(sample, recipe.lm, seed, fitted))
             steps["teacher"] = Cost(seconds, disk=_size(fitted))
     steps["candidates"] = _generating(recipe, sample, fitted, None if recipe.engine.kind == "toy" else length, work, assumed)
     return steps, 0, fitted
@@ -197,7 +197,7 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
         (work / name).mkdir()
         part, brief = replace(sample, fit=tuple(rows[:n]), dev=tuple(dev[:m])), replace(settings, epochs=1)
         start = time.perf_counter()
-        short = brief.fit(part, recipe.model.name, recipe.seed, work / name, Deadline(time.monotonic() + TRIAL_S))
+        short = brief.fit(part, recipe.lm, recipe.seed, work / name, Deadline(time.monotonic() + TRIAL_S))
         steps = forms * math.ceil(texts_a_row * n / batch) - sum(at["of"] - at["step"] for at in (short or {}).values())
         return time.perf_counter() - start, steps, work / name
 
@@ -215,7 +215,7 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     last = epoch * settings.epochs
     evaluations = forms * math.ceil(last / max(epoch, 20)) + beside
     seconds = loading + setup + each * (len(sample.fit) + evaluated) + forms * last * step + evaluations * evaluated * evaluation
-    lm = load(recipe.model.name)
+    lm = load(recipe.lm)
     found = [[len(encode(lm, text).target) for text in texts_of(settings, sample.task, e)] for e in rows]
     lengths = [first for first, *_ in found]
     tokens = forms * settings.epochs * len(sample.fit) * sum(map(sum, found)) / len(rows)
@@ -228,7 +228,7 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
 def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | None, work: Path, assumed: list[str]) -> Cost:
     """length: tokens of a candidate, or None: as this teacher's candidates are."""
     how, engine = recipe.generate, recipe.engine.settings
-    teacher: Teacher = recipe.generator.settings.load(fitted, sample.task, recipe.model.name)
+    teacher: Teacher = recipe.generator.settings.load(fitted, sample.task, recipe.lm)
     start = time.perf_counter()
     session = Relay(engine.open(teacher.model))
     longest = how.max_tokens if length is None else min(how.max_tokens, math.ceil(length))
@@ -272,10 +272,10 @@ def _annotating(recipe: Recipe, sample: Sample, fitted: Path | None, assumed: li
     """Each annotator, its fit on the real rows included, on few and on more stand-ins; in proportion from there."""
     rng = random.Random(seed_for(recipe.seed, "estimate", "annotators"))
     made = [_stand_in(recipe, sample, rng.choice(sample.fit), i, rng) for i in range(LARGE)]
-    teacher = recipe.generator.settings.load(fitted, sample.task, recipe.model.name) if fitted else None
+    teacher = recipe.generator.settings.load(fitted, sample.task, recipe.lm) if fitted else None
     engine, labels = recipe.engine.settings, sample.task.labels
     engine = replace(engine, answers=labels) if isinstance(engine, Unasked) and labels else engine
-    backing = Backing(recipe.model.name, teacher, cache(engine.open))
+    backing = Backing(recipe.lm, teacher, cache(engine.open))
     priced = [a for a in recipe.annotators if not (recipe.model.shape and getattr(a.settings, "needs", None))]
     assumed += [f"annotator {a.kind} of a model without weights costs nothing" for a in recipe.annotators if a not in priced]
 

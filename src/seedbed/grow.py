@@ -21,12 +21,12 @@ from seedbed.canaries import learned
 from seedbed.candidates import adopt, complete, each_candidate, rows_done
 from seedbed.catalog import guarded
 from seedbed.limits import FIT_SHARE, GENERATE_SHARE, Allowance, Deadline, Limits, Purse
-from seedbed.parts import Component
+from seedbed.parts import SHIPPED, Component, hash_once, model_identity
 from seedbed.recipe import Recipe, build
 from seedbed.relay import Relay
 from seedbed.report.closeup import VERSION as CLOSEUP
 from seedbed.sifting import sift, sifted
-from seedbed.store import Store, file_hash, fingerprint, read_json, write_json
+from seedbed.store import Store, fingerprint, read_json, write_json
 from seedbed.task import Task
 from seedbed.types import Backing, Candidate, ModelRef, Sample, Session, Teacher, seed_for
 
@@ -84,7 +84,7 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
         short = timer.time("teacher", lambda: fit(store, names["teacher"], recipe, sample, deadline.share(FIT_SHARE)))
         names = step_names(recipe, sample, short)
         fitted = folder = store.path(names["teacher"])
-        teacher = own("generator", recipe.generator, lambda: recipe.generator.settings.load(folder, sample.task, recipe.model.name))
+        teacher = own("generator", recipe.generator, lambda: recipe.generator.settings.load(folder, sample.task, recipe.lm))
 
     @cache
     def session(model: ModelRef) -> Session:
@@ -101,7 +101,7 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
     done = _done(recipe, made.rows, asked.rows if cut else None)
     names = step_names(done, sample, short)
     timer.tokens += 0 if limits.tokens is None else round(limits.tokens - allowance.left)
-    backing = Backing(recipe.model.name, teacher, session, timer.purse)
+    backing = Backing(recipe.lm, teacher, session, timer.purse)
     said: dict[str, Path] = {}
     for step, part in (("annotations", made), ("labels", asked)):
         if recipe.annotators and part.rows:
@@ -134,7 +134,7 @@ class _Hire:
             for name, content in self.files.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
-        teacher = recipe.generator.settings.load(folder, self.task, recipe.model.name)
+        teacher = recipe.generator.settings.load(folder, self.task, recipe.lm)
         return teacher, Relay(recipe.engine.settings.open(teacher.model))
 
 
@@ -173,9 +173,9 @@ def step_names(recipe: Recipe, sample: Sample, short: Mapping[str, Any] | None =
     made = [fingerprint(content, sizes(sample), asdict(sample.task), recipe.seed, *planted)]
     names = {"sample": f"sample-{made[0]}"}
     gen, asks = recipe.generate, recipe.annotate.model_dump() if recipe.annotate else None
-    annotators = [a.facts() for a in recipe.annotators]
+    annotators, model = [a.facts() for a in recipe.annotators], [recipe.model.name, model_identity(recipe.lm), *decoder_hash(recipe)]
     steps: dict[str, Any] = {
-        "teacher": [recipe.generator.fit_facts(), recipe.model.name, model_identity(recipe.model.name), *([short] if short else [])],
+        "teacher": [recipe.generator.fit_facts(), *model, *([short] if short else [])],
         "candidates": [recipe.engine.facts(), asdict(gen.sampling), recipe.generator.use_facts()],
         "annotations": [gen.count, annotators],
         "kept": [
@@ -206,23 +206,10 @@ def sizes(sample: Sample) -> dict[str, int]:
     return {part: len(getattr(sample, part)) for part in ("fit", "dev", "test", "pool", "more")} | {"test": len(sample.tested)}
 
 
-def model_identity(name: str) -> str:
-    """Hashes of a folder's weight files (shipped or the user's own); a hub name stands for itself."""
-    folder = model_folder(name)
-    files = [(p.resolve(), p.stat()) for p in sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-    return fingerprint([_hash_of(p, found.st_size, found.st_mtime_ns) for p, found in files]) if folder.is_dir() else name
-
-
-@cache
-def _hash_of(path: Path, size: int, changed: int) -> str:
-    """Once a process, while the file stays as it is: every cell of a comparison asks, and weights may be many gigabytes."""
-    return file_hash(path)
-
-
-def model_folder(name: str) -> Path:
-    """Where a shipped model or the user's own folder is; no folder for a hub name."""
-    shipped = Path(__file__).resolve().parent / "models" / name
-    return shipped if shipped.is_dir() else Path(name)
+def decoder_hash(recipe: Recipe) -> list[str]:
+    """Of the decoder in the model's own folder, where a fit may start from it. None of a shipped model's, which stays as it is."""
+    places = [part.settings.beside(recipe.lm) for part in recipe.generator.all() if hasattr(part.settings, "beside")]
+    return [hash_once(place) for place in places if place and recipe.model.name not in SHIPPED]
 
 
 def own(role: str, component: Component, work: Callable[[], Any]) -> Any:
@@ -244,7 +231,7 @@ def fit(store: Store, name: str, recipe: Recipe, sample: Sample, deadline: Deadl
         return {}
     folder = store.reopen(name)
     settings, seed = recipe.generator.settings, seed_for(recipe.seed, "teacher")
-    short: Mapping[str, Any] = own("generator", recipe.generator, lambda: settings.fit(learned(sample), recipe.model.name, seed, folder, deadline))
+    short: Mapping[str, Any] = own("generator", recipe.generator, lambda: settings.fit(learned(sample), recipe.lm, seed, folder, deadline))
     if not short:
         store.close(name)
         return {}

@@ -5,18 +5,47 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from seedbed.store import file_hash, fingerprint
+
+SHIPPED = ("seedling", "minilm")
+OWN_WEIGHTS = ("local", "vllm")
+"""Engines that load models themselves. A server knows its own names; toy has no weights."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """One part of a run: its name in the recipe, its code's identity and the settings object itself."""
+    """One part of a run: its name in the recipe, its code's identity and the settings object itself. written: settings as the recipe has them, of
+    those that hold a path that was found from its folder."""
 
     kind: str
     identity: str
     settings: Any
+    written: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Setting -> name of each model that it loads. A `model` beside an engine of its own without weights is that engine's word for it."""
+        names, engine = ["embedder", "model"], getattr(self.settings, "engine", self)
+        if engine is not self and not (getattr(self.settings, "model", "") and (engine is None or engine.kind in OWN_WEIGHTS)):
+            names = ["embedder"]
+        return {name: value for name in names if isinstance(value := getattr(self.settings, name, None), str)}
+
+    def placed(self, base: Path) -> Component:
+        """With the paths of the files and of the models' folders that it names from `base`; a file's bytes count in its identity."""
+        named, found = self.identity, dict[str, str]()
+        for name in getattr(self.settings, "files", ()):
+            if os.path.isfile(path := base / getattr(self.settings, name)):
+                named, found[name] = f"{named}:{file_hash(path)}", str(path.resolve())
+        found |= {name: place for name, model in self.models.items() if (place := model_place(model, base)) != model}
+        written = {name: getattr(self.settings, name) for name in found}
+        return Component(self.kind, named, dataclasses.replace(self.settings, **found) if found else self.settings, written)
 
     def facts(self) -> list[Any]:
         """What counts in fingerprints: all but the settings that cannot change a result, those in the class's `apart`."""
@@ -38,10 +67,13 @@ class Component:
                 yield from part.all()
 
     def _counted(self, later: bool | None = None) -> dict[str, Any]:
-        """Settings by name. later: those that only use reads (True), the others (False), or all (None)."""
-        whole, apart, used = dataclasses.asdict(self.settings), getattr(self.settings, "apart", ()), getattr(self.settings, "later", ())
+        """Settings by name. later: those that only use reads (True), the others (False), or all (None). Of a folder of the user's its weights
+        count too; of a file its bytes, in the identity, and not its place."""
+        apart, used, files = (getattr(self.settings, name, ()) for name in ("apart", "later", "files"))
+        whole = dataclasses.asdict(self.settings) | dict(self.written)
+        whole |= {name: [whole[name], model_identity(model)] for name, model in self.models.items() if model not in SHIPPED and os.path.isdir(model)}
         found: dict[str, Any] = {}
-        for name in whole.keys() - set(apart):
+        for name in whole.keys() - set(apart) - (self.written.keys() & set(files)):
             value, chosen = getattr(self.settings, name), later is None or (name in used) == later
             if not isinstance(value, Component):
                 found |= {name: whole[name]} if chosen else {}
@@ -50,6 +82,36 @@ class Component:
             elif later and (inner := value._counted(later)):
                 found[name] = inner
         return found
+
+
+def model_place(name: str, base: Path) -> str:
+    """The path of a model's folder that lies in `base`; any other name, a folder's from here too, unchanged."""
+    if name in ("", *SHIPPED) or os.path.isabs(name) or not os.path.isdir(base / name):
+        return name
+    return os.path.relpath(base / name)
+
+
+def model_folder(name: str) -> Path:
+    """Where a shipped model or the user's own folder is; no folder for a hub name."""
+    shipped = Path(__file__).resolve().parent / "models" / name
+    return shipped if shipped.is_dir() else Path(name)
+
+
+def model_identity(name: str) -> str:
+    """Hashes of a folder's weight files (shipped or the user's own); a hub name stands for itself."""
+    folder = model_folder(name)
+    return fingerprint([hash_once(path) for path in sorted(folder.glob("*.safetensors"))]) if folder.is_dir() else name
+
+
+def hash_once(path: Path) -> str:
+    """SHA-256 of a file, once a process while it stays as it is: every cell of a comparison asks, and weights may be many gigabytes."""
+    found = path.stat()
+    return _hash_of(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _hash_of(path: Path, size: int, changed: int) -> str:
+    return file_hash(path)
 
 
 def given_only(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +148,8 @@ def _key(name: str) -> str:
 
 def _written(component: Component) -> dict[str, Any]:
     """What stands in a recipe for it."""
-    return {"kind": component.kind, **given_only({f.name: getattr(component.settings, f.name) for f in dataclasses.fields(component.settings)})}
+    values = {f.name: getattr(component.settings, f.name) for f in dataclasses.fields(component.settings)} | dict(component.written)
+    return {"kind": component.kind, **given_only(values)}
 
 
 def component_lines(component: Component) -> list[str]:

@@ -51,7 +51,7 @@ def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
             folder, words = finished, f"the fitted teacher in {finished}"
         else:
             folder, words = Path(name) / "teacher", _short_fit(recipe, sample, Path(name) / "teacher")
-        teacher = recipe.generator.settings.load(folder, sample.task, recipe.model.name)
+        teacher = recipe.generator.settings.load(folder, sample.task, recipe.lm)
         session = Relay(recipe.engine.settings.open(teacher.model))
         made, most, purse = Path(name) / "candidates", recipe.generate.max_tokens, Purse()
         made.mkdir()
@@ -64,7 +64,7 @@ def preview(recipe: Recipe, n: int = 5, out: Path | str = "runs") -> Preview:
             spec, wanted = recipe.annotate, sample.task.has_labels
             candidates = drafts(sample.task, rows) if wanted else answered(made, teacher, session, sample, rows, spec, most, seed, allowance)[1]
         if recipe.annotators:
-            annotate(made, candidates, recipe, sample, Backing(recipe.model.name, teacher, cache(recipe.engine.settings.open), purse))
+            annotate(made, candidates, recipe, sample, Backing(recipe.lm, teacher, cache(recipe.engine.settings.open), purse))
             candidates = list(labelled(sample.task, annotated(made, candidates), str(recipe.label_by), recipe.generate.relabel))
     judged = tuple((c, _verdict(recipe, sample, c)) for c in candidates)
     whole = [f.kind for f in recipe.filters if f.settings.scope == "set"]
@@ -87,13 +87,13 @@ def _short_fit(recipe: Recipe, sample: Sample, folder: Path) -> str:
     folder.mkdir()
     settings = recipe.generator.settings
     if not hasattr(settings, "epochs"):
-        settings.fit(sample, recipe.model.name, recipe.seed, folder)
+        settings.fit(sample, recipe.lm, recipe.seed, folder)
         return f"a {recipe.generator.kind} teacher"
     rng = random.Random(seed_for(recipe.seed, "preview"))
     fit, dev = (tuple(rng.sample(rows, min(most, len(rows)))) for rows, most in ((sample.fit, ROWS), (sample.dev, DEV_ROWS)))
     part = replace(sample, fit=fit, dev=dev)
     form = {"prompt": "mc"} if getattr(settings, "prompt", "") == "auto" else {}
-    cut = replace(settings, **form).fit(part, recipe.model.name, recipe.seed, folder, Deadline(time.monotonic() + FIT_S))
+    cut = replace(settings, **form).fit(part, recipe.lm, recipe.seed, folder, Deadline(time.monotonic() + FIT_S))
     short = f"cut after {FIT_S:g} s" if cut else f"at most {settings.epochs} epochs"
     return f"a short fit for this preview ({short}, {len(part.fit)} of {len(sample.fit)} fit rows): the run's candidates will be better"
 

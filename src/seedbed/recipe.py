@@ -20,9 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 from seedbed.catalog import find, identity
 from seedbed.data import SampleSpec
 from seedbed.errors import ComponentError, RecipeError, did_you_mean
-from seedbed.parts import Component, component_lines, given_only, toml_lines, toml_string
+from seedbed.parts import Component, component_lines, given_only, model_place, toml_lines, toml_string
 from seedbed.specs import Annotate, Evaluate, GainSpec, Generate, ModelSpec, Where
-from seedbed.store import file_hash
 from seedbed.task import Task
 
 
@@ -56,6 +55,11 @@ class Recipe:
         """The annotator that names the labels of annotated rows, and whose distribution a student learns from; None where there is none."""
         named = self.annotate.by if self.annotate else None
         return named or (self.annotators[0].kind if self.annotators else None)
+
+    @property
+    def lm(self) -> str:
+        """What [model] name is loaded by: the path of a folder that lies in the recipe's; any other name as it is."""
+        return model_place(self.model.name, self.base)
 
     @property
     def asks_teacher(self) -> bool:
@@ -267,12 +271,7 @@ def _component(role: str, given: Any, base: Path, problems: list[str], where: st
     settings = _validated(where, shape, {k: v for k, v in given.items() if k != "kind" and k not in nested} | nested, problems)
     if settings is None:
         return None
-    named = identity(role, given["kind"], base)
-    for field in getattr(shape, "files", ()):  # settings that may name a file of the user's: found from the recipe, and its bytes count
-        path = base / getattr(settings, field)
-        if path.is_file():
-            settings, named = dataclasses.replace(settings, **{field: str(path.resolve())}), f"{named}:{file_hash(path)}"
-    return Component(given["kind"], named, settings)
+    return Component(given["kind"], identity(role, given["kind"], base), settings).placed(base)
 
 
 def _components(role: str, values: Mapping[str, Any], base: Path, problems: list[str]) -> tuple[Component, ...]:

@@ -23,9 +23,9 @@ from seedbed.errors import ComponentError, GateFailed, RecipeError, RunFailed, S
 from seedbed.folds import grow_folds
 from seedbed.gain import Gain, decisive, lessons, measure_gain, training_sets
 from seedbed.gates import failed, gates
-from seedbed.grow import Grown, Timer, looks_step, model_folder, own, sizes, step_names
+from seedbed.grow import Grown, Timer, looks_step, own, sizes, step_names
 from seedbed.limits import UNLIMITED, Limits, Purse, said
-from seedbed.parts import Component
+from seedbed.parts import Component, model_folder
 from seedbed.progress import bar
 from seedbed.recipe import Recipe
 from seedbed.report.card import card
@@ -125,7 +125,7 @@ def facts_of(recipe: Recipe, sample: Sample, grown: Grown, scored: Path, manifes
     labels = Counter(str(e.fields[target]) for e in (*sample.fit, *sample.dev)) if task.has_labels else Counter[str]()
     first = verdict((scored / "verdict.txt").read_text().strip(), scores["measures"], failed(scores["gates"]))
     scores["verdict"] = first + said(scores) + (f". {note}" if (note := untuned(recipe)) else "")
-    licenses = {"sample": recipe.sample.license, "model": model_license(recipe.model.name)}
+    licenses = {"sample": recipe.sample.license, "model": model_license(recipe.lm)}
     made = (recipe.to_toml(), task, sizes(sample), scores, manifest, _training(grown.fitted))
     return Facts(recipe.name, *made, grown.kept, grown.dropped, {name: labels[name] for name in task.labels}, closeup, licenses)
 

@@ -54,7 +54,7 @@ def make_shard(
     whole = store.path(names["candidates"])
     start = max(start, min(stop, finished))
     shard = Store(shard_folder(whole, start, stop))
-    teacher = own("generator", recipe.generator, lambda: recipe.generator.settings.load(fitted, sample.task, recipe.model.name))
+    teacher = own("generator", recipe.generator, lambda: recipe.generator.settings.load(fitted, sample.task, recipe.lm))
 
     def here(model: ModelRef) -> Session:
         return Relay(own("engine", recipe.engine, lambda: recipe.engine.settings.open(model)))

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seedbed.errors import RecipeError
-from seedbed.parts import Component
+from seedbed.parts import OWN_WEIGHTS, SHIPPED, Component
 from seedbed.recipe import Recipe
 
-SHIPPED = ("seedling", "minilm")
-OWN_WEIGHTS = ("local", "vllm")
-"""Engines that load [model] name themselves. A server knows its own names; toy has no weights."""
 UNTUNED = "LM not instruction-tuned: no evidence for or against prompts that instruct"
 
 
@@ -31,7 +28,7 @@ def absent(recipe: Recipe) -> list[str]:
 def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """(setting, model name) of every part that loads a model itself."""
     if recipe.engine.kind in OWN_WEIGHTS and not recipe.model.shape:
-        yield "[model] name", recipe.model.name
+        yield "[model] name", recipe.lm
     parts = [("[generator]", recipe.generator), ("[student]", recipe.student)]
     for role, components in (("annotator", recipe.annotators), ("filter", recipe.filters), ("metric", recipe.metrics)):
         parts += [(f"[{role} {i + 1}]", component) for i, component in enumerate(components)]
@@ -71,4 +68,4 @@ def untuned(recipe: Recipe) -> str:
         return ""
     from seedbed.lm.load import chat_template
 
-    return "" if chat_template(recipe.model.name) else UNTUNED
+    return "" if chat_template(recipe.lm) else UNTUNED

@@ -154,6 +154,11 @@ class Soft:
             return (self.prompt,)
         return FORMS if place.is_file() and gives(place, self.tokens) else FORMS[:-1]
 
+    def beside(self, model: str) -> Path | None:
+        """The decoder in the model's folder, where there is one and the fit may start from it."""
+        place = decoder_place("", model)
+        return place if not self.decoder and self.prompt in ("auto", "amortised", "amortised-lora") and place.is_file() else None
+
     def load(self, folder: Path, task: Task, model: str) -> SoftTeacher:
         facts = json.loads((folder / "prompt.json").read_text())
         ref = ModelRef(model, soft=folder, adapter=folder / "adapter" if facts["form"] == "amortised-lora" else None)
