@@ -315,6 +315,10 @@ def test_a_model_that_is_not_there_is_said_before_any_work(tmp_path: Path) -> No
         run(loaded, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     assert absent(recipe.build(GOOD | parts | {"model": {}, "metric": []}, ROOT)) == []
+    inner = {"kind": "refine", "draft": {"kind": "soft", "embedder": "nope/none"}, "engine": {"kind": "local"}, "model": "not/there"}
+    bias = {"kind": "bias", "groups": {"a": ["he"], "b": ["she"]}, "student": {"kind": "encoder", "model": "nor/this"}}
+    nested = absent(recipe.build(GOOD | {"generator": inner, "metric": [bias]}, ROOT))
+    assert [problem.split(" =")[0] for problem in nested] == ["[generator] model", "[generator] draft embedder", "[metric 1] student model"]
     elsewhere = {"model": {"name": empty}, "metric": [], "annotator": [], "generator": {"kind": "hard"}}
     kinds = {"local": 1, "vllm": 1, "openai": 0, "toy": 0}  # a server knows names of its own, and the toy engine none
     assert {kind: len(absent(recipe.build(GOOD | elsewhere | {"engine": {"kind": kind}}, ROOT))) for kind in kinds} == kinds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from seedbed.errors import RecipeError
@@ -21,27 +22,31 @@ def need_weights(recipe: Recipe) -> None:
 
 
 def absent(recipe: Recipe) -> list[str]:
-    """A sentence for each model or embedder that is not there. A hub name's config.json is fetched, unless HF_HUB_OFFLINE says not to."""
+    """A sentence for each model or embedder, those of nested parts too, that is not there. A hub name's config.json is fetched, unless
+    HF_HUB_OFFLINE says not to."""
     return [problem for where, name in dict.fromkeys(_named(recipe)) if (problem := _problem(where, name))]
 
 
 def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(setting, model name) of every part that loads a model itself."""
-    if recipe.engine.kind in OWN_WEIGHTS and not recipe.model.shape:
+    """(setting, model name) of every part that loads a model itself, parts of parts too."""
+    own = recipe.engine.kind in OWN_WEIGHTS
+    if own and not recipe.model.shape:
         yield "[model] name", recipe.lm
     parts = [("[generator]", recipe.generator), ("[student]", recipe.student)]
     for role, components in (("annotator", recipe.annotators), ("filter", recipe.filters), ("metric", recipe.metrics)):
         parts += [(f"[{role} {i + 1}]", component) for i, component in enumerate(components)]
     for where, component in parts:
-        yield from _of(where, component)
+        yield from _of(where, component, own)
 
 
-def _of(where: str, component: Component) -> Iterator[tuple[str, str]]:
-    """A `model` beside an `engine` of its own is that engine's word for it."""
-    settings = component.settings
-    for field in ("embedder",) if hasattr(settings, "engine") else ("embedder", "model"):
-        if isinstance(name := getattr(settings, field, None), str):
-            yield f"{where} {field}", name
+def _of(where: str, component: Component, own: bool) -> Iterator[tuple[str, str]]:
+    """own: whether the recipe's engine loads models itself; a `model` that it is asked for is else its word for it."""
+    for name, model in component.models.items():
+        if name != "model" or own or getattr(component.settings, "engine", True):
+            yield f"{where} {name}", model
+    for field in fields(component.settings):
+        if isinstance(part := getattr(component.settings, field.name), Component):
+            yield from _of(f"{where} {field.name}", part, own)
 
 
 def _problem(where: str, name: str) -> str:
