@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from seedbed.engines.toy import ToySession
+from seedbed.students.linear import Linear
 from seedbed.task import Task
-from seedbed.types import Annotations, Backing, Candidate, Example, Measure, ModelRef, Sample, Verdict
+from seedbed.types import Annotations, Backing, Candidate, Example, Measure, ModelRef, Predictor, Sample, Verdict
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,21 @@ class NoNumber:
 
     def measure(self, sample: Sample, kept: Sequence[Example], seed: int) -> list[Measure]:
         return [Measure("mine", float("nan"))]
+
+
+@dataclass(frozen=True)
+class Logged:
+    """The linear student; each that learns is a line in the file `log`."""
+
+    log: str = ""
+
+    def supports(self, task: Task) -> str:
+        return Linear().supports(task)
+
+    def learn(self, task: Task, examples: Sequence[Example], dev: Sequence[Example], seed: int) -> Predictor:
+        with open(self.log, "a") as file:
+            file.write(f"{len(examples)}\n")
+        return Linear(features="tfidf").learn(task, examples, dev, seed)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,14 @@ import pytest
 
 from seedbed import recipe as recipes
 from seedbed.candidates import tokens_of
-from seedbed.limits import Limits
+from seedbed.data import load_sample
+from seedbed.fleet import HERE
+from seedbed.grow import Timer
+from seedbed.limits import UNLIMITED, Limits
 from seedbed.run import run
 from seedbed.specs import MOST
-from seedbed.store import journalled
+from seedbed.store import Store, journalled
+from seedbed.volume import grow_until_flat
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE: dict[str, Any] = {
@@ -58,6 +62,30 @@ def test_a_limit_on_tokens_is_one_of_all_doublings(tmp_path: Path) -> None:
     for folder in (tmp_path / "auto").glob("candidates-*"):
         spent += tokens_of(folder) + sum(record["completion"]["tokens"] for record in journalled(folder / "journal.jsonl"))
     assert tokens - made.generate.max_tokens < spent <= tokens
+
+
+@pytest.mark.slow
+def test_students_of_doublings_learn_once(tmp_path: Path) -> None:
+    """Neither a longer run nor the same again trains those of volumes that are there, one of which a stop left with two of its three."""
+    log = tmp_path / "log"
+    raw = BASE | {"student": {"kind": "tests/plugins.py:Logged", "log": str(log)}}
+
+    def grown(count: int) -> tuple[Any, int]:
+        """(how far it went and why, students trained so far)"""
+        recipe = recipes.build(raw | {"generate": BASE["generate"] | {"count": count, "auto": True, "max_tokens": 120}}, ROOT)
+        sample = load_sample(recipe.sample, recipe.task, recipe.seed, ROOT)
+        _, why = grow_until_flat(Store(tmp_path), recipe, sample, UNLIMITED, Timer(), HERE)
+        return why, len(log.read_text().splitlines())
+
+    few, trained = grown(30)
+    assert trained == 3
+    journal = tmp_path / "volume.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    assert grown(30) == (few, 4) and journal.read_bytes() == whole
+    more, trained = grown(45)
+    assert trained == 7 and more["steps"][0] == few["steps"][0]
+    assert grown(45) == (more, 7)
 
 
 def test_a_task_without_a_target_has_nothing_to_stop_by(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from seedbed.gain import Ruler, ideal, judged, lessons
@@ -10,7 +12,7 @@ from seedbed.grow import Grown, Timer, grow, own
 from seedbed.limits import Limits
 from seedbed.recipe import Recipe
 from seedbed.stats import Scorer
-from seedbed.store import Store
+from seedbed.store import Journal, Store, fingerprint
 from seedbed.types import Sample, seed_for
 
 TIMES = 20
@@ -44,7 +46,7 @@ def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits
             grown.cut["cut"] |= {"limits": str(limits)}
         if reason:
             return grown, {"steps": [], "why": f"nothing to stop by: {reason}"}
-        scorer, ruler = _on_dev(recipe, sample, grown, timer)
+        scorer, ruler = _on_dev(store, recipe, sample, grown, timer)
         mean, low, high = ruler.interval(scorer, SEEDS)
         steps.append({"candidates": grown.recipe.generate.count, "kept": len(grown.kept), "dev": mean, "low": low, "high": high})
         if before is not None:
@@ -58,15 +60,20 @@ def grow_until_flat(store: Store, recipe: Recipe, sample: Sample, limits: Limits
     return replace(grown, cut=limits.cut(grown.recipe.generate.count, count, {})), {"steps": steps, "why": "cut by a limit"}
 
 
-def _on_dev(recipe: Recipe, sample: Sample, grown: Grown, timer: Timer) -> tuple[Scorer, Ruler]:
-    """The scores on dev of students that learned from fit and what is kept so far."""
-    task = sample.task
+def _on_dev(store: Store, recipe: Recipe, sample: Sample, grown: Grown, timer: Timer) -> tuple[Scorer, Ruler]:
+    """The scores on dev of students that learned from fit and what is kept so far. Their answers are journalled, each once: volume.jsonl."""
+    task, student, soft = sample.task, recipe.student, recipe.label_by if recipe.gain.soft_labels else None
     ruler = Ruler(task, sample.dev, ideal(task, judged(task, sample.dev)).name, seed_for(recipe.seed, "auto", "bootstrap"))
-    rows = [*sample.fit, *lessons(grown.kept, str(task.target), recipe.label_by if recipe.gain.soft_labels else None)]
+    rows = [*sample.fit, *lessons(grown.kept, str(task.target), soft)]
+    learned = fingerprint(grown.names["kept"], student.facts(), soft)
 
     def answers(s: int) -> list[str]:
         seed = seed_for(recipe.seed, "auto", s)
-        found = own("student", recipe.student, lambda: recipe.student.settings.learn(task, rows, sample.dev, seed).predict(sample.dev))
-        return list(found)
+        return list(own("student", student, lambda: student.settings.learn(task, rows, sample.dev, seed).predict(sample.dev)))
 
-    return ruler.scorer(timer.time("volume", lambda: [answers(s) for s in range(SEEDS)])), ruler
+    with closing(Journal(store.path("volume.jsonl"), lambda records: [r["value"] for r in records if r["name"] == learned])) as journal:
+        for s in range(len(journal.records), SEEDS):
+            value = timer.time("volume", partial(answers, s))
+            journal.write({"name": learned, "value": value})
+            journal.records.append(value)
+        return ruler.scorer(journal.records), ruler
