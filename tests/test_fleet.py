@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_run import ROOT, TOY, _snapshot
+from test_run import REAL, ROOT, TOY, _snapshot
 
 from seedbed import candidates, fleet
 from seedbed import recipe as recipes
 from seedbed.errors import ComponentError, EngineError, RecipeError, StoreError
-from seedbed.limits import Limits
+from seedbed.limits import Deadline, Limits
 from seedbed.run import run
 from seedbed.shards import bounds, make_shard
 
@@ -81,6 +82,25 @@ def test_shards_go_on_behind_a_run_that_a_limit_cut(tmp_path: Path) -> None:
         make_shard(more, tmp_path, 1, 1)
     assert make_shard(more, tmp_path, 1, 1, replace=True)[1:] == (1300, 400)
     assert run(more, tmp_path).scores["counts"]["candidates"] == 1700
+
+
+class _Ticks(Limits):
+    """Over when the clock has been read so often: each step of a fit reads it once."""
+
+    def deadline(self) -> Deadline:
+        return Deadline(4, itertools.count(1).__next__)
+
+
+@pytest.mark.slow
+def test_a_limit_of_minutes_ends_the_fit_of_a_shard_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    built = recipes.build(REAL | {"generate": {"count": 8, "max_tokens": 4}}, ROOT)
+    assert make_shard(built, tmp_path / "cut", 1, 1, _Ticks())[1:] == (0, 0)
+    assert not list((tmp_path / "cut/tiny").glob("*.shards/*/part-*"))
+    assert list((tmp_path / "cut/tiny").glob("teacher-*.partial/checkpoint-*"))
+    for name in ("cut", "whole"):
+        assert make_shard(built, tmp_path / name, 1, 1)[1:] == (0, 8)
+    made = [{p.name: p.read_bytes() for p in (tmp_path / name / "tiny").glob("*.shards/*/part-*")} for name in ("cut", "whole")]
+    assert made[0] == made[1] and made[0]
 
 
 def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ def make_shard(
     """(folder of the shard's parts, its first row, how many of its rows are finished). Goes on where an earlier call stopped, and behind the rows
     that a run without shards has finished.
 
+    limits: of this call, fit and waiting included. A job whose limit comes before the teacher is whole makes no rows, for those of a teacher cut
+    elsewhere would fit no other job's; a later one goes on with the fit.
+
     replace: as of `run`; the jobs after the first find their own recipe.
 
     Raises ComponentError where a run cannot be divided, RecipeError where a limit of money would not hold, StoreError where the run folder holds
@@ -43,30 +46,32 @@ def make_shard(
     need_weights(recipe)
     if not recipe.generate.count or recipe.generate.auto:
         raise ComponentError("--shard divides rows whose number is known. Give generate.count as a number above 0, or leave --shard out.")
-    store = Store(Path(out) / recipe.name)
+    store, deadline = Store(Path(out) / recipe.name), limits.deadline()
     with store.held(wait=True):  # the first job fits the teacher, the others find it
         sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
         claim(store, recipe, replace)
         names = step_names(recipe, sample)
-        fit(store, names["teacher"], recipe, sample, UNLIMITED.deadline())
+        cut = not store.path(names["teacher"]).exists() and (deadline.over() or fit(store, names["teacher"], recipe, sample, deadline))
         finished = max(rows_done(store.path(names["candidates"] + ending)) for ending in ("", ".partial"))
     fitted, (start, stop) = store.path(names["teacher"]), bounds(recipe.generate.count, number, of)
     whole = store.path(names["candidates"])
     start = max(start, min(stop, finished))
     shard = Store(shard_folder(whole, start, stop))
+    if cut:
+        return shard.root, start, 0
     teacher = own("generator", recipe.generator, lambda: recipe.generator.settings.load(fitted, sample.task, recipe.lm))
 
     def here(model: ModelRef) -> Session:
         return Relay(own("engine", recipe.engine, lambda: recipe.engine.settings.open(model)))
 
     with shard.held(), hands(on, recipe, sample, teacher, fitted, here) as session:
-        allowance = Allowance(recipe.generate.max_tokens, limits.tokens, limits.deadline(), Purse(limits.cost))
+        allowance = Allowance(recipe.generate.max_tokens, limits.tokens, deadline, Purse(limits.cost))
         if start + rows_done(shard.root, start) < stop or (start < stop and not (shard.root / "engine.json").exists()):
             opened, how, seed = session(teacher.model), recipe.generate.sampling, seed_for(recipe.seed, "candidates")
             with store.held(wait=True):  # the first job looks, the others find what it saw
                 seeing = having_seen(store, names, recipe, sample, teacher, opened, allowance)
             if seeing is None:
-                return shard.root, start, start
+                return shard.root, start, 0
             work = (shard.root, seeing, opened, sample, stop, seed, how)
             own("engine", recipe.engine, lambda: complete(*work, allowance=allowance, start=start))
             write_json(shard.root / "engine.json", dict(opened.describe()))
