@@ -123,6 +123,27 @@ def test_finished_steps_cost_nothing_and_the_rest_is_estimated(tmp_path: Path) -
     assert _snapshot(done.folder) == before
 
 
+POOLED: dict[str, Any] = {name: value for name, value in TOY.items() if name != "generate"} | {
+    "sample": {"path": "examples/helpdesk.csv", "rows": 60, "test_share": 0.1, "hide": True},
+    "metric": [],
+    "annotate": {"count": 40},
+}
+TEXTS = {"task": {"kind": "text2text", "inputs": ["queue"], "target": "message"}, "filter": [], "generate": {"count": 0, "max_tokens": 40}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [{"annotator": [{"kind": "classifier"}]}, TEXTS], ids=["labels", "texts"])
+def test_a_finished_run_on_a_pool_costs_nothing(more: dict[str, Any], tmp_path: Path) -> None:
+    """It has no step of answers where the task has labels, no step of labels where it has none, and no annotations of rows that were written."""
+    recipe = recipes.build(POOLED | more, ROOT)
+    assert estimate(recipe, tmp_path).to_json()["seconds"] > 0
+    run(recipe, tmp_path)
+    found = estimate(recipe, tmp_path)
+    assert {c.basis for c in found.steps.values()} == {"finished"}
+    assert found.to_json()["seconds"] == found.to_json()["tokens"] == 0
+    assert ("annotations" in found.steps) == ("annotator" in more)
+
+
 @pytest.mark.slow
 def test_an_estimate_of_a_soft_prompt_counts_its_tokens(tmp_path: Path) -> None:
     """The tokens are a count, not a measurement: epochs times the fit rows' tokens, up to the draw of rows that stand for all."""

@@ -109,7 +109,7 @@ def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Est
             work = computed if recipe.model.shape else _measured
             made, memory, fitted = work(making, sample, fitted, Path(name), assumed)
             steps |= {step: _part(cost, times * (1 - done[step])) for step, cost in made.items()}
-        if recipe.annotators and min(done[step] for step in ("annotations", "labels") if step in done) < 1:
+        if done.get("annotations", 1.0) < 1:
             steps["annotations"] = _part(_annotating(judged, sample, fitted, assumed), times)
         if min(done["kept"], done["scores"]) < 1:
             steps |= _judging(judged, sample, Path(name), assumed)
@@ -130,7 +130,10 @@ def _finished(recipe: Recipe, sets: Sequence[tuple[Path, Sample]], count: int) -
     found = []
     for folder, sample in sets:
         names = step_names(recipe, sample)
-        done = {step: float((folder / name).is_dir()) for step, name in names.items()}
+        done = {step: float((folder / name).is_dir()) for step, name in names.items() if step not in ("answers", "labels")}
+        if recipe.annotators:
+            said = [names[step] for step, some in (("annotations", recipe.generate.count), ("labels", recipe.annotate)) if some]
+            done["annotations"] = float(all((folder / name).is_dir() for name in said))
         rows = sum(_rows(folder / step) for step in (names["candidates"], names.get("answers", ""), looks_step(names)) if step)
         done["candidates"] = min(1.0, rows / count) if count else 1.0
         found.append(done | ({} if recipe.asks_teacher else {"teacher": 1.0}))
