@@ -135,7 +135,7 @@ def test_five_planted_canaries_are_each_found_and_shown() -> None:
     planted = plant(TASK, fit, 5, 3)
     sample = replace(Sample(TASK, fit, (), rows("t", texts(60, 2))), canaries=planted)
     kept = rows("k", [*texts(200, 4), *(" ".join(str(e.fields["text"]).split()[-5:]) for e in planted)])
-    found = by_name(exposures(sample, kept, [words(str(e.fields["text"])) for e in kept], 0))
+    found = by_name(exposures(sample, [words(str(e.fields["text"])) for e in kept], 0))
     exposure, share = found["canary_exposure"], found["canaries_found"]
     assert share.value == 1 and share.low is not None and share.low < 1 == share.high
     assert exposure.value is not None and exposure.value > 11 and exposure.p is not None and exposure.p < 1e-9
@@ -149,7 +149,7 @@ def test_canaries_that_nobody_learned_have_the_exposure_of_chance() -> None:
         fit = rows("f", texts(40, i))
         sample = replace(Sample(TASK, fit, (), ()), canaries=plant(TASK, fit, 2, i))
         kept = texts(60, 1000 + i)
-        found.append(exposures(sample, rows("k", kept), [words(t) for t in kept], i)[0])
+        found.append(exposures(sample, [words(t) for t in kept], i)[0])
     p = [m.p for m in found if m.p is not None]
     assert len(p) == 12 and sum(x <= 0.01 for x in p) <= binom.isf(1e-3, 12, 0.01)
     assert np.mean([m.value for m in found]) == pytest.approx(found[0].real, abs=1.0)

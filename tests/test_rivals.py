@@ -389,7 +389,7 @@ def test_an_estimate_counts_every_turn_of_a_row(tmp_path: Path) -> None:
     for name in ("fitted", "work", "run"):
         (tmp_path / name).mkdir()
     teacher = teacher_of(made.generator.settings, sample, tmp_path / "fitted")
-    cost = estimate._generating(made, sample, tmp_path / "fitted", None, tmp_path / "work", [])
+    cost = estimate._generating(made, sample, tmp_path / "fitted", None, tmp_path / "work")
     complete(tmp_path / "run", teacher, Toy().open(teacher.model), sample, 100, 0, made.generate.sampling)
     assert cost.tokens == pytest.approx(tokens_of(tmp_path / "run"), rel=0.3)
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from seedbed.stats import Z_POWER, Difference, bootstrap_mean, equal_draw, median_distance, paired_difference, percentile_interval, resamples, wilson
+from seedbed.stats import Z_POWER, Difference, bootstrap_mean, equal_draw, median_distance, paired_difference, percentile_interval, wilson
 
 
 def points(rows: np.ndarray):  # a scorer of one seed's right (1) and wrong (0) rows
@@ -96,7 +96,6 @@ def test_the_seed_alone_decides_every_draw() -> None:
         lambda seed: equal_draw(range(100), 10, seed),
         lambda seed: bootstrap_mean(rows, seed),
         lambda seed: paired_difference(1, 1, 100, zero, points(rows), seed),
-        lambda seed: [(s.tolist(), r.tolist()) for s, r in resamples(3, 20, seed, draws=5)],
     ]
     for draw in draws:
         assert draw(1) == draw(1) != draw(2)
@@ -121,14 +120,6 @@ def test_an_equal_draw_is_uniform() -> None:
 def test_an_equal_draw_never_makes_up_rows() -> None:
     with pytest.raises(ValueError, match="cannot draw 4 of 3"):
         equal_draw([1, 2, 3], 4, 0)
-
-
-def test_resamples_draw_seeds_and_rows_with_replacement() -> None:
-    drawn = resamples(3, 50, seed=0, draws=200)
-    assert len(drawn) == 200
-    assert all(s.shape == (3,) and r.shape == (50,) for s, r in drawn)
-    assert {int(i) for s, _ in drawn for i in s} == {0, 1, 2}
-    assert np.mean([len(set(r.tolist())) / 50 for _, r in drawn]) == pytest.approx(1 - (1 - 1 / 50) ** 50, abs=0.02)
 
 
 def test_median_distance() -> None:

@@ -179,7 +179,7 @@ def _measured(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, a
             settings, seed = recipe.generator.settings, seed_for(recipe.seed, "teacher")
             seconds = _timed(lambda: settings.fit(sample, recipe.lm, seed, fitted))
             steps["teacher"] = Cost(seconds, disk=_size(fitted))
-    steps["candidates"] = _generating(recipe, sample, fitted, None if recipe.engine.kind == "toy" else length, work, assumed)
+    steps["candidates"] = _generating(recipe, sample, fitted, None if recipe.engine.kind == "toy" else length, work)
     return steps, 0, fitted
 
 
@@ -228,7 +228,7 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     return Cost(seconds, round(tokens), _size(folder) * len(sample.fit) // len(rows), note=f"{step:.3f} s a step"), folder, length
 
 
-def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | None, work: Path, assumed: list[str]) -> Cost:
+def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | None, work: Path) -> Cost:
     """length: tokens of a candidate, or None: as this teacher's candidates are."""
     how, engine = recipe.generate, recipe.engine.settings
     teacher: Teacher = recipe.generator.settings.load(fitted, sample.task, recipe.lm)

@@ -69,7 +69,7 @@ def _task(run: Path) -> Task:
         raise StoreError(f"{path} is missing or damaged: {error}. Run the recipe again with --replace: finished steps are kept.") from error
 
 
-def _shown(task: Task, row: Mapping[str, Any], names: Sequence[str]) -> str:
+def _shown(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """The values of some columns; more than one carry their names."""
     texts = {n: row[n] if isinstance(row[n], str) else json.dumps(row[n], ensure_ascii=False) for n in names}
     return "\n".join(texts.values() if len(texts) == 1 else (f"{_words(n).capitalize()}: {t}" for n, t in texts.items()))
@@ -82,7 +82,7 @@ def _words(column: str) -> str:
 def _chat(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:
     if task.target is None:
         return {"messages": [{"role": "assistant", "content": str(row[task.inputs[0]])}]}
-    asked, told = _shown(task, row, task.inputs), _shown(task, row, [task.target])
+    asked, told = _shown(row, task.inputs), _shown(row, [task.target])
     return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]}
 
 
@@ -91,7 +91,7 @@ def _alpaca(task: Task, row: Mapping[str, Any], labels: Sequence[str]) -> dict[s
         return {"instruction": f"Write one {_words(task.inputs[0])}.", "input": "", "output": str(row[task.inputs[0]])}
     among = f" Allowed: {', '.join(labels)}." if labels else ""
     instruction = f"{ASKED.get(task.kind, 'Write the')} {_words(task.target)}.{among}"
-    return {"instruction": instruction, "input": _shown(task, row, task.inputs), "output": _shown(task, row, [task.target])}
+    return {"instruction": instruction, "input": _shown(row, task.inputs), "output": _shown(row, [task.target])}
 
 
 def _adapter(run: Path, out: Path) -> Path:

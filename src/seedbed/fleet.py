@@ -14,14 +14,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from seedbed.errors import EngineError, SeedbedError
 from seedbed.limits import NEVER, STOPPED, Deadline, ended_by
 from seedbed.types import Completion, Prompt, Row, Sampling, Session, Teacher
 
-A = TypeVar("A")
-B = TypeVar("B")
 HERE = "here"
 WINDOW = 512
 """Rows under way at one hand: an engine on a GPU keeps some hundreds in its batch, and so many are made again where a hand dies."""
@@ -35,12 +33,6 @@ PATIENCE_S = 600.0
 """How long to wait for a cluster that offers no place for a hand."""
 DEATHS = 5
 """Hands that may die one after the other without a row finished in between."""
-
-
-def map_parts(work: Callable[[A], B], parts: Iterable[A]) -> Iterator[B]:
-    """work(part) for each part, in the parts' order."""
-    for part in parts:
-        yield work(part)
 
 
 class _Worker:

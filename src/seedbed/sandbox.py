@@ -23,7 +23,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,14 +68,13 @@ class Outcome:
 
     Else: "failed" (an exception, which `error` names), "timeout", "memory", "output" (too much of it), "killed" (a signal), "ended early"
     (it exited before it was asked, or wrote what is no answer). Why a program is not ok is in part its own word; that it is not, never.
-    stdout, stderr: their first 2,000 characters. seconds: wall time.
+    stdout, stderr: their first 2,000 characters.
     """
 
     ok: bool
     reason: Reason
     stdout: str = ""
     stderr: str = ""
-    seconds: float = 0.0
     error: str = ""
     values: tuple[Any, ...] = ()
 
@@ -172,7 +170,6 @@ def ready() -> None:
 
 def _run(program: str, questions: Sequence[str], limits: Limits, isolation: Isolation) -> Outcome:
     work = {"program": program, "questions": list(questions), "limits": _limits(limits)}
-    start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="seedbed-") as folder, _Files() as files:
         files.write("in", json.dumps(work).encode("ascii"))
         files.write("rules", RULES if isolation == "sandbox" else b"")
@@ -190,12 +187,11 @@ def _run(program: str, questions: Sequence[str], limits: Limits, isolation: Isol
             start_new_session=True,
         )
         in_time = _wait(child, limits.wall_s)
-        seconds = time.monotonic() - start
         stdout, stderr = (files.read(name, 4 * KEPT).decode("utf-8", "replace")[:KEPT] for name in ("out", "err"))
         full = max(map(files.size, ("out", "err", "answer"))) >= limits.output_kib * 1024
         said = files.read("answer", limits.output_kib * 1024)
     ok, reason, error, values = _judge(child.returncode, in_time, full, said, len(questions))
-    return Outcome(ok, reason, stdout, stderr, seconds, error, values)
+    return Outcome(ok, reason, stdout, stderr, error, values)
 
 
 def _wait(child: subprocess.Popen[bytes], wall_s: float) -> bool:

@@ -14,7 +14,6 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any
 
-from seedbed import fleet
 from seedbed.catalog import guarded
 from seedbed.errors import ComponentError
 from seedbed.parts import Component
@@ -137,7 +136,7 @@ def _by_row(stage: Sequence[tuple[int, Component]], rows: Iterable[Candidate], s
         return [(candidate, found.get(i)) for i, candidate in enumerate(part)]
 
     stream = iter(rows)
-    for judged in fleet.map_parts(judge, iter(lambda: list(islice(stream, JUDGED_TOGETHER)), [])):
+    for judged in map(judge, iter(lambda: list(islice(stream, JUDGED_TOGETHER)), [])):
         yield from judged
 
 

@@ -112,12 +112,6 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray, seed: int, draws: int =
     return float(data.mean()), low, high
 
 
-def resamples(seeds: int, rows: int, seed: int, draws: int = DRAWS) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Bootstrap draws over training seeds and test rows together: pairs (seed indices, row indices)."""
-    rng = np.random.default_rng(seed)
-    return [(rng.integers(seeds, size=seeds), rng.integers(rows, size=rows)) for _ in range(draws)]
-
-
 def paired_difference(
     a: int,
     b: int,

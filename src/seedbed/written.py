@@ -28,7 +28,7 @@ def write_corpus(model: str, folder: Path, count: int = DOCUMENTS, say: Callable
     writes nothing, ModelError where the folder holds the training on another text, StoreError where what an earlier call kept is damaged.
     """
     session = Local(precision="fp32" if usual_device() == "cpu" else "bf16").open(ModelRef(model))
-    path = folder / f"written-{fingerprint(session.describe()['model_hash'], SAMPLING, count)[:12]}.txt"
+    path = folder / f"written-{fingerprint(session.describe()['model_hash'], SAMPLING, count)}.txt"
     with Store(folder).held():
         if path.exists():
             return path

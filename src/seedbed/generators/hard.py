@@ -6,7 +6,6 @@ that was tuned towards its favourite answer name others too.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Iterator, Mapping
@@ -82,7 +81,6 @@ class Hard:
         task = sample.task
         entries = [{"id": e.id, "fields": {c: e.fields[c] for c in task.columns}} for e in sample.fit]
         write_lines(out / "sources.jsonl", entries)
-        (out / "seed.json").write_text(json.dumps({"seed": seed}))
 
     def load(self, folder: Path, task: Task, model: str) -> HardTeacher:
         return HardTeacher(ModelRef(model), task, folder, 0 if self.template == "zero-shot" else self.shots, self.k, self.attributes or {})

@@ -162,7 +162,7 @@ class Soft:
     def load(self, folder: Path, task: Task, model: str) -> SoftTeacher:
         facts = json.loads((folder / "prompt.json").read_text())
         ref = ModelRef(model, soft=folder, adapter=folder / "adapter" if facts["form"] == "amortised-lora" else None)
-        return SoftTeacher(ref, task, facts["form"], facts["model_hash"], self.contexts, self.spread, self.cover)
+        return SoftTeacher(ref, task, facts["form"], self.contexts, self.spread, self.cover)
 
     def _encode(self, lm: LM, task: Task, examples: tuple[Example, ...]) -> tuple[list[Example], list[Text]]:
         """The examples whose text, with the prompt, fits the context, and their ids."""

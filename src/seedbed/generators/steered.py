@@ -27,7 +27,6 @@ class SoftTeacher:
     model: ModelRef
     task: Task
     form: str
-    model_hash: str
     contexts: Literal["sample", "mix", "kernel"] = "sample"
     spread: float = 0.3
     cover: bool = False

@@ -76,7 +76,6 @@ class _State:
 
     step: int = 0
     best: float = math.inf
-    best_step: int = 0
     waited: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
     losses: float = 0.0
@@ -146,7 +145,7 @@ def _note(state: _State, best: dict[str, torch.Tensor], trainee: Trainee, epoch_
     state.log.append(entry)
     state.losses, state.tokens = 0.0, 0
     if dev < state.best:
-        state.best, state.best_step, state.waited = dev, state.step, 0
+        state.best, state.waited = dev, 0
         best.update(_copies(trainee))
     else:
         state.waited += 1
@@ -185,4 +184,5 @@ def _restore(path: Path, trainee: Trainee, optimiser: torch.optim.Optimizer, bes
             _, i, field = name.split("/")
             moments.setdefault(int(i), {})[field] = value
     optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+    facts.pop("best_step", None)  # of an older checkpoint
     return _State(**facts)

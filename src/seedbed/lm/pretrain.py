@@ -159,7 +159,7 @@ class _Run:
 
     def _embedded(self, name: str, texts: Sequence[Passage]) -> torch.Tensor:
         """float16 (n, e): a file's worth of embeddings, made at most once."""
-        path = self.work / f"{name}-{fingerprint([p.text for p in texts], embedder_hash(self.how.embedder))[:12]}.npy"
+        path = self.work / f"{name}-{fingerprint([p.text for p in texts], embedder_hash(self.how.embedder))}.npy"
         if not path.exists():
             partial = path.with_suffix(".partial")
             with partial.open("wb") as file:

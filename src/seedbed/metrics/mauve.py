@@ -20,6 +20,8 @@ from seedbed.types import Example, Measure, Sample, seed_for
 
 SCALING = 5.0
 """c: how steeply a divergence counts."""
+VARIANCE = 0.9
+"""Share of it that the joint PCA keeps."""
 WEIGHTS = np.linspace(1e-6, 1 - 1e-6, 25)
 LEAST = 100
 """Rows a side below which histograms say nothing, and MAUVE is None."""
@@ -161,26 +163,24 @@ def mauve(
     *,
     k: int | None = None,
     seed: int = 0,
-    scaling: float = SCALING,
-    variance: float = 0.9,
     restarts: int = 1,
     iterations: int = 10,
 ) -> MauveResult:
     """MAUVE between two sets of features, (n, d) and (m, d), in any order: the rows' order changes nothing, nor does swapping the sides.
 
-    k: bins, by default a tenth of the smaller side and 2 at least; never more than there are different points. scaling: c of the formula.
-    variance: share of it that the joint PCA keeps. restarts, iterations: of k-means. Raises ValueError where a side is empty.
+    k: bins, by default a tenth of the smaller side and 2 at least; never more than there are different points. restarts, iterations: of
+    k-means. Raises ValueError where a side is empty.
     """
     n = min(len(p_features), len(q_features))
     if not n:
         raise ValueError(f"both sides need a row. Got {len(p_features)} and {len(q_features)}.")
-    p, q = _histograms(p_features, q_features, max(2, round(n / 10)) if k is None else k, seed, variance, restarts, iterations)
-    curve = _curve(_shares(p), _shares(q), scaling)
-    smoothed = _area(_curve(_shares(p + 0.5), _shares(q + 0.5), scaling))
+    p, q = _histograms(p_features, q_features, max(2, round(n / 10)) if k is None else k, seed, restarts, iterations)
+    curve = _curve(_shares(p), _shares(q), SCALING)
+    smoothed = _area(_curve(_shares(p + 0.5), _shares(q + 0.5), SCALING))
     return MauveResult(float(_area(curve)), float(smoothed), float(_frontier(_shares(p), _shares(q))), len(p), n, curve, p, q)
 
 
-def _histograms(p: np.ndarray, q: np.ndarray, k: int, seed: int, variance: float, restarts: int, iterations: int) -> tuple[np.ndarray, np.ndarray]:
+def _histograms(p: np.ndarray, q: np.ndarray, k: int, seed: int, restarts: int, iterations: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts (k,) of each side's rows in the bins of a joint k-means.
 
     Different points in sorted order, weighted by how often they stand, so that equal rows share a bin whatever the order of the rows. It
@@ -201,7 +201,7 @@ def _histograms(p: np.ndarray, q: np.ndarray, k: int, seed: int, variance: float
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a bin may stay empty; that is no fault
         if bins > 1:
-            reduced = PCA(variance).fit(np.repeat(points, counts, axis=0)).transform(points).astype(np.float32)
+            reduced = PCA(VARIANCE).fit(np.repeat(points, counts, axis=0)).transform(points).astype(np.float32)
             means = KMeans(bins, init="random", n_init=restarts, max_iter=iterations, random_state=seed % 2**32)
             labels = means.fit(reduced, sample_weight=counts.astype(np.float32)).labels_
     placed = labels[where]

@@ -57,7 +57,7 @@ class Membership:
             found = [Measure(name, None, "", "lower", n, note=note) for name in ("membership_auc", "membership_tpr")]
         else:
             found = self._inference(texts, read(asked[0]), read(asked[1]), [e.id for e in asked[0]], seed)
-        return [*found, *exposures(sample, kept, texts, seed)]
+        return [*found, *exposures(sample, texts, seed)]
 
     def _inference(self, texts: Sequence[Words], members: list[Words], others: list[Words], names: list[str], seed: int) -> list[Measure]:
         n, rng = len(members), np.random.default_rng(seed_for(seed, "deal"))
@@ -105,7 +105,7 @@ def power(scores: np.ndarray, n: int) -> np.ndarray:
     return np.asarray((scores[:, :n] > np.quantile(scores[:, n:], 1 - FALSE_ALARMS, axis=1, keepdims=True)).mean(1))
 
 
-def exposures(sample: Sample, kept: Sequence[Example], texts: Sequence[Words], seed: int) -> list[Measure]:
+def exposures(sample: Sample, texts: Sequence[Words], seed: int) -> list[Measure]:
     """Exposure of each canary (Carlini et al. 2019, arXiv:1802.08232): log2 of the number of possible ends minus log2 of the planted one's rank.
 
     Where the kept rows know nothing of a canary its rank is uniform, and rank / number a p: Fisher's method joins them.
