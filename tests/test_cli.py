@@ -232,6 +232,16 @@ def test_check_names_labels_that_no_test_row_has_and_says_all_as_json(tmp_path: 
     assert "seed" in json.loads(bad.stdout.splitlines()[-1])["problems"][0]
 
 
+def test_check_says_where_a_student_is_taught_by_its_like(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("message,queue\n" + "".join(f"mail {i} about {'ab'[i % 2]},{'ab'[i % 2]}\n" for i in range(400)))
+    written = recipe_for(tmp_path / "m.csv")
+    assert tomllib.loads(written)["student"]["features"] == "tfidf"
+    (tmp_path / "r.toml").write_text(written)
+    for changes, said in (([], False), (["student.features=minilm"], True), (["student.features=minilm", "generate.relabel=false"], False)):
+        found = CliRunner().invoke(app, ["check", str(tmp_path / "r.toml"), *(part for change in changes for part in ("--set", change))])
+        assert found.exit_code == 0 and ("has nothing to teach it" in " ".join(found.stdout.split())) == said, (changes, found.output)
+
+
 def test_help_shows_sections_in_brackets_and_cuts_no_summary() -> None:
     assert "recipe's [[arm]]s" in CliRunner().invoke(app, ["compare", "--help"]).stdout
     assert "..." not in CliRunner().invoke(app, ["--help"]).stdout.replace("[ARGS]...", "")

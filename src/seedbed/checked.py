@@ -38,7 +38,7 @@ def check(recipe: Recipe) -> Checked:
     notes = [f"{line} Without it the recipe can be priced, not run." for line in absent(recipe)]
     if recipe.task.target and (advice := more_test(sample, recipe.sample)):
         notes.append(f"the gain will not be measured: {advice}")
-    notes += [f"{why}." for why in (uneven(sample), repeated(sample), untested(sample)) if why]
+    notes += [f"{why}." for why in (uneven(sample), repeated(sample), untested(sample), alike(recipe)) if why]
     if (few := min(len(sample.fit), len(sample.dev) + len(sample.test))) < MIN_TEST and any(m.kind == "mauve" for m in recipe.metrics):
         notes.append(f"MAUVE will not be measured: it needs {MIN_TEST} rows of fit, of dev + test together and kept; the fewest here are {few}.")
     try:
@@ -47,6 +47,19 @@ def check(recipe: Recipe) -> Checked:
         notes += [f"compare: {problem}" for problem in error.problems]
     rows = {"fit": len(sample.fit), "dev": len(sample.dev), "test": len(sample.tested), "more": len(sample.more), "folds": len(sample.folds)}
     return Checked(f"{in_words(sample)}; {len(sample.task.labels)} labels", rows, list(sample.task.labels), notes)
+
+
+def alike(recipe: Recipe) -> str:
+    """Where the labels that a student learns are named by its like: what to do; "" else."""
+    student, names = recipe.student, recipe.generate.relabel or recipe.annotate
+    by = next((a.settings for a in recipe.annotators if a.kind == recipe.label_by == "classifier"), None) if names else None
+    encoder = by is not None and (by.features, by.model, by.tune) == ("encoder", "minilm", False)
+    if not (encoder and student.kind == "linear" and student.settings.features == "minilm"):
+        return ""
+    return (
+        "the student reads through the encoder of the annotator that names its labels, which has nothing to teach it (docs/amortised.md): "
+        'give student.features = "tfidf"'
+    )
 
 
 def untested(sample: Sample) -> str:

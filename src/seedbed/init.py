@@ -87,7 +87,7 @@ kind = "pii"                 # personal data: a kept row with some of a real row
 
 [student]                    # trained with and without the synthetic rows: does it help?
 kind = "linear"
-features = "minilm"          # frozen sentence embeddings; "tfidf" needs no encoder
+{features}
 
 [gain]
 seeds = 3                    # students trained, each by another seed: they are averaged
@@ -115,6 +115,8 @@ rows = 300""",
 }
 READ, MOST_EPOCHS = 20_000, 50
 """Rows that a fit reads, about: with so many contextual prompts come nearest to real text (docs/results/softsrv.md)."""
+MINILM = 'features = "minilm"          # frozen sentence embeddings; "tfidf" needs no encoder'
+WORDS = 'features = "tfidf"           # words alone; "minilm" reads as the annotator above does, which has nothing to teach it'
 RELABEL = """\
 relabel = true               # the annotator below names the labels: a model's texts are often of another label than it was asked for
 """
@@ -140,6 +142,7 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
         file=f"{name}.toml", name=toml_string(name), path=toml_string(str(file)), task="\n".join(lines), test=_test(task, len(table.rows)),
         **(FEW if len(table.rows) <= FEW_ROWS else MANY), epochs=min(MOST_EPOCHS, max(1, READ // len(table.rows))),
         annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
+        features=WORDS if task.has_labels else MINILM,
         max_tokens=f"max_tokens = {max_tokens}", cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
 
