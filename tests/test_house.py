@@ -89,6 +89,7 @@ def test_light_verbs_load_no_torch(verb: list[str]) -> None:
 
 def test_public_names_exist_and_are_sorted() -> None:
     assert sorted(seedbed.__all__) == seedbed.__all__
+    assert set(dir(seedbed)) == {*seedbed.__all__, "__version__"}
     assert all(getattr(seedbed, name) is not None for name in seedbed.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = seedbed.nothing

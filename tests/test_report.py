@@ -557,6 +557,12 @@ def test_given_columns_are_said_to_be_real() -> None:
     assert "of real rows, not generated" not in card(facts())
 
 
+def test_a_card_without_students_speaks_of_none() -> None:
+    said = ("A small student was trained", "The gain holds for one kind of student")
+    text = card(facts(scores=scores(gain=UNMEASURED)))
+    assert not any(words in text for words in said) and all(words in card(facts()) for words in said)
+
+
 def test_the_card_says_that_the_student_learned_probabilities_where_it_did() -> None:
     read = facts(kept=[replace(c, annotations={"classifier": {"billing": 0.6, "returns": 0.4}}) for c in facts().kept])
     said = "not the label column alone"

@@ -27,6 +27,10 @@ _PLACES = {
 } | {name: ("seedbed.types", name) for name in ("Candidate", "Example", "Measure", "Sample", "Verdict")}
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     """Public names are imported when first asked for, so that `import seedbed` loads next to nothing."""
     if name not in _PLACES:

@@ -73,6 +73,7 @@ def _rendered(template: str, facts: Facts, **parts: Any) -> str:
         gates=tables.gates(facts.scores),
         arms=tables.arms(gain),
         difference=tables.difference(gain),
+        gained=any(arm["mean"] is not None for arm in gain["arms"].values()),
         smallest=tables.smallest(gain),
         note=gain["note"],
         versions=tables.pairs(("package", "version"), facts.manifest["versions"]),
