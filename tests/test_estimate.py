@@ -145,6 +145,15 @@ def test_a_finished_run_on_a_pool_costs_nothing(more: dict[str, Any], tmp_path: 
 
 
 @pytest.mark.slow
+def test_more_epochs_of_several_fits_cost_more(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    few = REAL | {"sample": REAL["sample"] | {"rows": 60}, "metric": []}
+    made = [{"kind": "soft", "prompt": "amortised", "epochs": epochs} for epochs in (4, 40)]
+    cheap, dear = (estimate(recipes.build(few | {"generator": generator}, ROOT), tmp_path).steps["teacher"] for generator in made)
+    assert dear.seconds > 2 * cheap.seconds and dear.tokens == pytest.approx(10 * cheap.tokens, abs=10) and "0.000 s" not in dear.note
+
+
+@pytest.mark.slow
 def test_an_estimate_of_a_soft_prompt_counts_its_tokens(tmp_path: Path) -> None:
     """The tokens are a count, not a measurement: epochs times the fit rows' tokens, up to the draw of rows that stand for all."""
     from seedbed.data import load_sample

@@ -22,6 +22,7 @@ from seedbed.errors import ComponentError, EngineError, RecipeError, StoreError
 from seedbed.limits import Deadline, Limits
 from seedbed.run import run
 from seedbed.shards import bounds, make_shard
+from seedbed.show import state_of
 
 QUICK: dict[str, Any] = TOY | {
     "generator": {"kind": "hard", "shots": 2},
@@ -57,6 +58,7 @@ def test_shards_join_to_the_bytes_of_one_machine(tmp_path: Path) -> None:
     run(built, tmp_path / "whole")
     for number, rows in ((3, 300), (1, 500), (3, 300)):
         assert make_shard(built, tmp_path / "joined", number, 3)[1:] == (500 * (number - 1), rows)
+    assert {name.split("-")[0] for name in state_of(tmp_path / "joined/tiny")["steps"]} == {"teacher"}, "a folder of shards is no step"
     begun = next((tmp_path / "joined/tiny").glob("*.shards")) / "000000500-000001000"
     with pytest.raises(StoreError, match=r"rows 500 to 999 are not finished"):  # nobody began them, and what is there stays
         run(built, tmp_path / "joined")

@@ -191,17 +191,20 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
 
     settings, rng = recipe.generator.settings, random.Random(seed_for(recipe.seed, "estimate"))
     forms, batch, texts_a_row = fits_of(settings), settings.batch, len(texts_of(settings, sample.task, sample.fit[0]))
+    soft = recipe.generator.kind == "soft"
+    # Folds and several forms are too much for a trial: one fit stands for each, since the model's pass is what a step costs.
+    tried = replace(settings, prompt="mc") if soft and forms > 1 else settings
     # A row of dev is read before, at each evaluation, and of a soft prompt with another row's context.
-    beside = 1 + forms * (recipe.generator.kind == "soft")
+    beside, once = 1 + forms * soft, 1 + soft
     rows, dev = rng.choices(sample.fit, k=16 * batch), rng.choices(sample.dev, k=64)
 
     def trial(name: str, n: int, m: int) -> tuple[float, int, Path]:
         """(seconds, steps, folder) of one epoch over n rows, evaluated on m."""
         (work / name).mkdir()
-        part, brief = replace(sample, fit=tuple(rows[:n]), dev=tuple(dev[:m])), replace(settings, epochs=1)
+        part, brief = replace(sample, fit=tuple(rows[:n]), dev=tuple(dev[:m])), replace(tried, epochs=1)
         start = time.perf_counter()
         short = brief.fit(part, recipe.lm, recipe.seed, work / name, Deadline(time.monotonic() + TRIAL_S))
-        steps = forms * math.ceil(texts_a_row * n / batch) - sum(at["of"] - at["step"] for at in (short or {}).values())
+        steps = math.ceil(texts_a_row * n / batch) - sum(at["of"] - at["step"] for at in (short or {}).values())
         return time.perf_counter() - start, steps, work / name
 
     loading, *_ = trial("warm", 2, 1)
@@ -212,8 +215,8 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     b, many, folder = trial("many", 16 * batch, 8)
     c, *_ = trial("dev", 8 * batch, 64)
     step = max(0.0, b - a) / (many - few) if many > few else b / many
-    evaluation = max(0.0, c - a) / (56 * (forms + beside))
-    setup = max(0.0, a - few * step - 8 * (forms + beside) * evaluation)
+    evaluation = max(0.0, c - a) / (56 * (1 + once))
+    setup = max(0.0, a - few * step - 8 * (1 + once) * evaluation)
     epoch, evaluated = math.ceil(texts_a_row * len(sample.fit) / batch), len(sample.dev[:DEV_TEXTS])
     last = epoch * settings.epochs
     evaluations = forms * math.ceil(last / max(epoch, 20)) + beside

@@ -29,7 +29,7 @@ def state_of(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{folder} is no run folder (it has no recipe.toml). A run leaves one at OUT/<name>, for example runs/helpdesk.")
     steps = {}
     for step in STEPS:
-        for path in sorted(folder.glob(f"{step}-*")):
+        for path in sorted(_folders(folder, step)):
             rows = f", {rows_done(path)} rows in parts" if step in ("candidates", "answers") else ""
             steps[path.name] = ("in the making" if path.name.endswith(".partial") else "whole") + rows
     scores = folder / "scores.json"
@@ -66,13 +66,17 @@ def _forms(place: Path) -> list[dict[str, Any]]:
     return [{"form": form, **{k: v for k, v in row.items() if k != "log"}} for form, row in training["forms"].items()]
 
 
+def _folders(folder: Path, step: str) -> list[Path]:
+    return [path for path in folder.glob(f"{step}-*") if path.suffix != ".shards"]
+
+
 def _place(folder: Path, step: str) -> Path:
     manifest = folder / "manifest.json"
     named = read_json(manifest).get("steps", {}).get(step) if manifest.is_file() else None
     found = (
         [p for p in (folder / named, folder / f"{named}.partial") if p.is_dir()][:1]
         if named
-        else sorted(folder.glob(f"{step}-*"), key=lambda p: p.stat().st_mtime)
+        else sorted(_folders(folder, step), key=lambda p: p.stat().st_mtime)
     )
     if not found or not found[-1].is_dir():
         there = ", ".join(sorted({p.name.split("-")[0] for p in folder.glob("*-*/")})) or "none"
