@@ -3,10 +3,10 @@
 python benchmarks/lowresource.py --data FOLDER [--tasks slurp,rte] [--fractions 0.05,0.1]
     [--arms "LM annotate,LM generate"] [--seeds 3] [--hours 2] [--out runs-lowresource]
 
-The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most; so is "full real". Tests longer than 1,500 rows (text
-tasks: 300) are cut to a random part. Teachers: seedling, tuned by LoRA (text tasks: all its weights), and, for annotating and checking labels, a
-MiniLM classifier; students are smaller: a logistic regression of words, or for texts the first two of seedling's six blocks. Writes every table
-that OUT holds into docs/results/lowresource.md. Run again, it goes on.
+The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most; so is "full real". Tests and dev longer than 1,500 rows
+(text tasks: 300) are cut to a random part. Teachers: seedling, tuned by LoRA (text tasks: all its weights), and, for annotating and checking
+labels, a MiniLM classifier; students are smaller: a logistic regression of words, or for texts the first two of seedling's six blocks. Writes every
+table that OUT holds into docs/results/lowresource.md. Run again, it goes on.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TEACHER: dict[str, dict[str, Any]] = {
 def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
     """fit, dev and test files; a long test and dev are cut to a random part, the same each time, of whole groups."""
     splits, group = {split: rows_of(data, task, split) for split in ("train", "dev", "test")}, LABELS.get(task, {}).get("group")
-    for split, most in (("dev", 1500), ("test", 300 if task in TEXTS else 1500)):
+    for split, most in dict.fromkeys(("dev", "test"), 300 if task in TEXTS else 1500).items():
         rows = splits[split]
         if len(rows) > most:
             group_of = [str(r[group]) if group else str(i) for i, r in enumerate(rows)]

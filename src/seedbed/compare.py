@@ -34,6 +34,8 @@ from seedbed.weights import need_weights, untuned
 MODES = ("generate", "annotate", "annotate+generate")
 LEAST_SHARE = 0.15
 """An arm that under some seed keeps less than this share of the most rows does not drag the others down to its size: it is measured at its own."""
+WORTH_A_STUDENT = 1.05
+"""An arm that kept more rows than this times the number that all are compared at is also measured with all of its rows."""
 REAL, FULL = "real only", "full real"
 
 
@@ -295,11 +297,10 @@ class _Table:
             return line | {"note": "; ".join(filter(None, [reason if mine else "", *reasons]))}
         equal = {cell.seed: self._learned(cell, n) for cell in mine}
         line |= self._numbers(ruler, arm, equal, versus_real=True)
-        every = {cell.seed: self._learned(cell, cell.kept) for cell in mine}
-        whole = self._numbers(ruler, arm, every, versus_real=True)
-        line |= {f"all_{key}": whole[key] for key in ("mean", "gain", "gain_low", "gain_high")} | {
-            "all_kept": least if least == max(line["kept"]) else line["kept"]
-        }
+        if max(line["kept"]) > WORTH_A_STUDENT * n:
+            whole = self._numbers(ruler, arm, {cell.seed: self._learned(cell, cell.kept) for cell in mine}, versus_real=True)
+            line |= {f"all_{key}": whole[key] for key in ("mean", "gain", "gain_low", "gain_high")}
+            line |= {"all_kept": least if least == max(line["kept"]) else line["kept"]}
         notes = [line["note"], *reasons, f"kept {least} rows, too few for the {budget} of the others" if n < budget else ""]
         return line | {"note": "; ".join(dict.fromkeys(filter(None, notes)))}
 
