@@ -74,6 +74,18 @@ def test_the_kept_rows_are_equally_many_and_those_of_the_arm_that_keeps_fewest(c
     assert {r["n_kept"] for r in arms} == {min(k for r in arms for k in r["kept"])}
 
 
+def test_a_second_student_learns_all_rows_only_of_an_arm_that_kept_more(
+    tmp_path: Path, compared: tuple[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = max(max(r["kept"]) / r["n_kept"] for r in compared[1] if r["mode"] != "-")
+    monkeypatch.setattr("seedbed.compare.WORTH_A_STUDENT", most - 1e-9)
+    out = tmp_path / "side"
+    shutil.copytree(compared[0], out / compared[0].name)
+    again = compare(recipes.build(BASE, ROOT), MODES, seeds=2, out=out).rows
+    assert all("all_gain" in r for r in compared[1] if r["mode"] != "-" and max(r["kept"]) > 1.05 * r["n_kept"])
+    assert {max(r["kept"]) / r["n_kept"] for r in again if "all_gain" in r} == {most}
+
+
 def test_the_gain_is_the_score_less_the_real_rows_own(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     rows = compared[1]
     for r in rows[1:]:
