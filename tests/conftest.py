@@ -14,6 +14,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # vectors that the tests keep are n
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="seedbed-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
+os.environ["BROWSER"] = "true"  # of `seedbed view` on a page: a program that shows nothing
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

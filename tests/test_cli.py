@@ -80,6 +80,29 @@ def test_show_reads_every_step(finished: tuple[Path, subprocess.CompletedProcess
     assert "is no run folder" in seedbed("show", ROOT / "src").stderr
 
 
+def _view(run: Path, browser: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: the library looks for browsers once. PATH holds none, and there is no display."""
+    environ = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")} | {"PATH": "/nowhere", "BROWSER": browser}
+    return subprocess.run([sys.executable, "-m", "seedbed", "view", run, "--json"], capture_output=True, text=True, env=environ)
+
+
+def test_view_opens_the_report_and_always_prints_its_path(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, report = finished[0], finished[0] / "runs/t/report.html"
+    browser = folder / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {folder}/opened\n')
+    browser.chmod(0o755)
+    done = _view(folder / "runs/t", f"{browser} %s")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (folder / "opened").read_text().strip() == report.as_uri()
+    assert done.stdout.splitlines() == [str(report), json.dumps({"report": str(report), "opened": True})]
+    done = _view(folder / "runs/t", "")
+    assert done.returncode == 0 and "No browser" in done.stderr
+    assert done.stdout.splitlines() == [str(report), json.dumps({"report": str(report), "opened": False})]
+    (folder / "half").mkdir(exist_ok=True)
+    done = seedbed("view", folder / "half")
+    assert done.returncode == 1 and "has no report.html" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_bad_recipes_exit_2_and_failed_runs_1(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     recipe_file = finished[0] / "r.toml"
     bad = seedbed("check", recipe_file, "--set", "generator.kind=sotf", "--set", "seed=-1")

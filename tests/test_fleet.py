@@ -21,7 +21,7 @@ from seedbed import recipe as recipes
 from seedbed.errors import ComponentError, EngineError, RecipeError, StoreError
 from seedbed.limits import Deadline, Limits
 from seedbed.run import run
-from seedbed.shards import bounds, make_shard
+from seedbed.shards import bounds, make_shard, part_of
 from seedbed.show import state_of
 
 QUICK: dict[str, Any] = TOY | {
@@ -52,6 +52,13 @@ def test_shards_are_whole_parts_and_all_rows() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("text", ["3", "0/8", "9/8", "a/8", "3/8/1", ""])
+def test_a_shard_is_named_as_part_of_all(text: str) -> None:
+    assert part_of("3/8") == (3, 8)
+    with pytest.raises(RecipeError, match="--shard must be I/N"):
+        part_of(text)
+
+
 def test_shards_join_to_the_bytes_of_one_machine(tmp_path: Path) -> None:
     """In any order, one of them twice, and after the run was asked to join them too early."""
     built = recipes.build(QUICK | {"generate": {"count": 1300, "max_tokens": 40}, "filter": [], "task": PLAIN}, ROOT)

@@ -14,7 +14,7 @@ import typer
 
 from seedbed import __version__
 from seedbed.errors import GateFailed, RecipeError, SeedbedError
-from seedbed.printing import print_estimate, print_scores
+from seedbed.printing import print_decoder, print_estimate, print_scores
 
 if TYPE_CHECKING:
     from seedbed.recipe import Recipe
@@ -160,13 +160,12 @@ def run(
         raise typer.BadParameter(f"must be here, ray or ray://HOST:PORT. Got {on!r}.", param_hint="--on")
     if cost is not None and on != "here":
         raise typer.BadParameter("money is counted where rows are completed: leave --on or --max-cost out.", param_hint="--max-cost")
-    part = _shard(shard)
     loaded = _load(recipe, sets)
     with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
-        if part:
-            from seedbed.shards import make_shard
+        if shard is not None:
+            from seedbed.shards import make_shard, part_of
 
-            place, start, made = make_shard(loaded, out, *part, Limits(minutes, tokens, cost), on, replace)
+            place, start, made = make_shard(loaded, out, *part_of(shard), Limits(minutes, tokens, cost), on, replace)
             print(f"{place}: {made} rows from {start} on. When all shards are there: the same command without --shard.")
             if as_json:
                 print(json.dumps({"folder": str(place), "start": start, "rows": made}))
@@ -246,6 +245,19 @@ def show(
 
 
 @app.command()
+def view(folder: Annotated[Path, typer.Argument(help="The folder of a finished run, OUT/<name>.")], as_json: AsJson = False) -> None:
+    """Open a run's report in the browser. Prints its path, also where no browser can be opened."""
+    from seedbed.show import open_report
+
+    path, opened = open_report(folder)
+    print(path)
+    if not opened:
+        print("No browser can be opened here: open that file in one.", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"report": str(path), "opened": opened}))
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="The folder of a finished run, OUT/<name>.")],
     form: Annotated[Format, typer.Option("--format", help="How: rows as JSON lines in one of three forms, or the soft prompt as a PEFT adapter.")],
@@ -278,11 +290,7 @@ def pretrain_prompt(
 
     with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
         found = pretrain(model, corpus or [write_corpus(model, out / "work", say=print)], out, minutes, say=print)
-    q = found["quality"]
-    print(f"{out}: {found['steps']} steps, {found['passages']} passages, {found['minutes']} minutes. Of {q['n']} held-out passages:")
-    losses = ", ".join(f"{t} soft tokens {loss:.3f}" for t, loss in q["held_out"].items())
-    print(f"nats a token: no prompt {q['no_prompt']:.3f}, {losses}, contexts shuffled {q['shuffled']:.3f}")
-    print(f"written out: token F1 {q['token_f1']:.3f}, cosine with the context {q['cosine']:.3f}, with another's {q['cosine_shuffled']:.3f}")
+    print_decoder(found, out)
     if as_json:
         print(json.dumps(found))
 
@@ -360,15 +368,6 @@ def doctor(
     if as_json:
         print(json.dumps(to_json(checks)))
     raise typer.Exit(any(check.state == "bad" for check in checks))
-
-
-def _shard(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    number, slash, of = text.partition("/")
-    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise typer.BadParameter(f"must be I/N with 1 <= I <= N, such as 3/8. Got {text!r}.", param_hint="--shard")
-    return int(number), int(of)
 
 
 def _with_gate(work: Callable[[], Any]) -> tuple[Any, GateFailed | None]:

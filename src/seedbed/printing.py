@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -60,3 +61,12 @@ def print_estimate(found: Mapping[str, Any]) -> None:
     money = "-" if found["money"] is None else f"{found['money']:,.2f}"
     print(f"{'memory':12}{found['memory_bytes'] / 1e9:8.1f} GB\n{'money':12}{money:>11}  {found['money_note']}")
     print("\n".join(f"assumed: {line}" for line in found["assumed"]))
+
+
+def print_decoder(found: Mapping[str, Any], out: Path) -> None:
+    """What pretraining of an embedding decoder came to."""
+    q = found["quality"]
+    print(f"{out}: {found['steps']} steps, {found['passages']} passages, {found['minutes']} minutes. Of {q['n']} held-out passages:")
+    losses = ", ".join(f"{t} soft tokens {loss:.3f}" for t, loss in q["held_out"].items())
+    print(f"nats a token: no prompt {q['no_prompt']:.3f}, {losses}, contexts shuffled {q['shuffled']:.3f}")
+    print(f"written out: token F1 {q['token_f1']:.3f}, cosine with the context {q['cosine']:.3f}, with another's {q['cosine_shuffled']:.3f}")

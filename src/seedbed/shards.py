@@ -11,7 +11,7 @@ from pathlib import Path
 from seedbed import fleet
 from seedbed.candidates import PART_ROWS, complete, rows_done, shard_folder
 from seedbed.data import load_sample
-from seedbed.errors import ComponentError
+from seedbed.errors import ComponentError, RecipeError
 from seedbed.grow import fit, hands, having_seen, own, step_names
 from seedbed.limits import UNLIMITED, Allowance, Limits, Purse
 from seedbed.recipe import Recipe
@@ -20,6 +20,14 @@ from seedbed.run import claim, need_price
 from seedbed.store import Store, write_json
 from seedbed.types import ModelRef, Session, seed_for
 from seedbed.weights import need_weights
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """(number, of) of `i/n`. Raises RecipeError for any other text."""
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise RecipeError([f"--shard must be I/N with 1 <= I <= N, such as 3/8. Got {text!r}."])
+    return int(number), int(of)
 
 
 def bounds(count: int, number: int, of: int) -> tuple[int, int]:

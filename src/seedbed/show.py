@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import sys
+import webbrowser
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,17 @@ def state_of(folder: Path) -> dict[str, Any]:
             steps[path.name] = ("in the making" if path.name.endswith(".partial") else "whole") + rows
     scores = folder / "scores.json"
     return {"folder": str(folder), "steps": steps, "scores": read_json(scores) if scores.is_file() else None}
+
+
+def open_report(folder: Path) -> tuple[Path, bool]:
+    """(the absolute path of a run's report.html, whether a browser took it). Raises StoreError where there is no report."""
+    path = (folder / "report.html").resolve()
+    if not path.is_file():
+        raise StoreError(
+            f"{folder} has no report.html. A run or an evaluation writes one when it is finished: end it with the command that began it, or give "
+            "its folder, OUT/<name>, for example runs/helpdesk."
+        )
+    return path, webbrowser.open(path.as_uri())
 
 
 def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
