@@ -231,6 +231,23 @@ def test_another_recipe_is_refused_unless_replaced(toy_run: Path, tmp_path: Path
     assert _snapshot(tmp_path / "tiny") == before
 
 
+def test_the_refusal_of_another_recipe_names_the_settings_that_differ(toy_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_run, tmp_path / "tiny")
+
+    def refused(**sections: Any) -> str:
+        with pytest.raises(StoreError, match="another recipe") as error:
+            run(recipes.build(TOY | sections, ROOT), tmp_path)
+        return str(error.value)
+
+    assert "It differs in generate.count (was 120, is 130). " in refused(generate=TOY["generate"] | {"count": 130})
+    found = refused(seed=9, annotator=[{"kind": "classifier"}], generate={"count": 120}, filter=[{"kind": "form"}])
+    assert "It differs in seed (was 3, is 9), generate.temperature (was 0.7, is 1.0), generate.max_tokens (was 200, is 96), " in found
+    assert "and " in found and " more. Give --replace" in found and found.count("(was") == 5
+    assert 'annotator.1.kind (was nothing, is "classifier")' in refused(annotator=[{"kind": "classifier"}])
+    (tmp_path / "tiny/recipe.toml").write_text("name = ")
+    assert "It differs" not in refused(seed=9)
+
+
 def test_a_run_that_keeps_no_row_fails(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="no row was kept of 20"):
         run(recipes.build(TOY | {"generate": {"count": 20, "max_tokens": 2}}, ROOT), tmp_path)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -155,3 +156,34 @@ def _written(component: Component) -> dict[str, Any]:
 def component_lines(component: Component) -> list[str]:
     """A section's lines."""
     return toml_lines(_written(component))
+
+
+MOST_NAMED = 5
+
+
+def differing(was: str, now: str) -> str:
+    """The settings that two resolved recipes differ in, as a sentence; "" where there is none or the first is no TOML."""
+    try:
+        old, new = (dict(_settings(tomllib.loads(text))) for text in (was, now))
+    except tomllib.TOMLDecodeError:
+        return ""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    told = [f"{name} (was {_cut(old.get(name, 'nothing'))}, is {_cut(new.get(name, 'nothing'))})" for name in names[:MOST_NAMED]]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f" It differs in {', '.join(told)}{more}." if told else ""
+
+
+def _settings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted name, value as TOML) of each setting; sections in a list have numbers from 1."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _settings(part, f"{name}.{_key(key)}" if name else key)
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+        for i, part in enumerate(value, 1):
+            yield from _settings(part, f"{name}.{i}")
+    else:
+        yield name, _toml(value)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."

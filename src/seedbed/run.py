@@ -25,7 +25,7 @@ from seedbed.gain import Gain, decisive, lessons, measure_gain, training_sets
 from seedbed.gates import failed, gates
 from seedbed.grow import Grown, Timer, looks_step, own, sizes, step_names
 from seedbed.limits import UNLIMITED, Limits, Purse, said
-from seedbed.parts import Component, model_folder
+from seedbed.parts import Component, differing, model_folder
 from seedbed.progress import bar
 from seedbed.recipe import Recipe
 from seedbed.report.card import card
@@ -144,12 +144,13 @@ def model_license(name: str) -> str | None:
 
 def claim(store: Store, recipe: Recipe, replace: bool) -> None:
     path, text = store.path("recipe.toml"), recipe.to_toml()
-    if path.exists() and path.read_text(encoding="utf-8") != text and not replace:
+    before = path.read_text(encoding="utf-8") if path.exists() else text
+    if before != text and not replace:
         raise StoreError(
-            f"{store.root} holds the results of another recipe, or of an earlier version that read this one otherwise. Give --replace to make them "
-            "anew (finished steps that still fit are kept), or another name or --out."
+            f"{store.root} holds the results of another recipe, or of an earlier version that read this one otherwise.{differing(before, text)} "
+            "Give --replace to make them anew (finished steps that still fit are kept), or another name or --out."
         )
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if before != text:
         for name in ("scores.json", "manifest.json", "report.html"):
             store.path(name).unlink(missing_ok=True)
         shutil.rmtree(store.path("dataset"), ignore_errors=True)
