@@ -89,6 +89,17 @@ def test_rows_of_json_keep_their_lines(tmp_path: Path) -> None:
     assert ([row["a"] for row in table.rows], table.places) == (["[\n", 2, 3], (3, 5, 6))
 
 
+def test_rows_of_json_that_share_a_line_are_named_by_their_number(tmp_path: Path) -> None:
+    (tmp_path / "j").mkdir()
+    one = read(put(tmp_path / "j/a.json", '[{"a": 1}, {"a": 2},\n {"a": 3}]'))
+    assert [one.place(i) for i in range(3)] == [f"{tmp_path}/j/a.json, row {i}" for i in (1, 2, 3)]
+    with pytest.raises(DataError, match=r"b\.json, row 2: must be one JSON object"):
+        read(put(tmp_path / "b.json", '[{"a": 1}, 2]'))
+    put(tmp_path / "j/b.json", '\n[{"a": 4},\n{"a": 5}]')
+    both = read(tmp_path / "j")
+    assert [both.place(i).rpartition("/")[2] for i in range(5)] == [f"a.json, row {i}" for i in (1, 2, 3)] + ["b.json, row 1", "b.json, row 2"]
+
+
 def test_a_folder_of_several_splits_is_not_mixed(tmp_path: Path) -> None:
     for split in ("train", "test"):
         pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / f"{split}-00000-of-00001.parquet")

@@ -106,7 +106,7 @@ def _read_file(path: Path, suffix: str) -> tuple[list[Record], list[int], str]:
     if suffix.startswith(".jsonl"):
         return *_read_json_lines(path), "line"
     if suffix.startswith(".json"):
-        return *_read_json(path), "line"
+        return _read_json(path)
     return *_read_csv(path, "\t" if suffix.startswith(".tsv") else ","), "line"
 
 
@@ -220,21 +220,24 @@ def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             yield start, cells
 
 
-def _read_json(path: Path) -> tuple[list[Record], list[int]]:
-    """Rows of one JSON value (see `jsonfile`); a file of one object a line is taken for JSON lines, as many tools name those .json."""
+def _read_json(path: Path) -> tuple[list[Record], list[int], str]:
+    """Rows of one JSON value (see `jsonfile`), by number where several begin on a line; a file of one object a line is taken for JSON lines, as
+    many tools name those .json."""
     text = "".join(text for _, text in _lines(path, JSON_LIMIT))
     try:
         found = rows_of(text)
     except json.JSONDecodeError as error:
         if text.lstrip().startswith("{") and "\n" in text.strip():
-            return _read_json_lines(path)
+            return *_read_json_lines(path), "line"
         raise DataError(f"{path}, line {error.lineno}: broken JSON, {error.msg} at character {error.colno}. Correct the file.") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: JSON that cannot be read ({error}). Give a list of objects, or one JSON object a line.") from error
-    for row, number in found:
+    lines = [line for _, line in found]
+    places, unit = (lines, "line") if len(set(lines)) == len(lines) else (list(range(1, len(found) + 1)), "row")
+    for (row, _), place in zip(found, places, strict=True):
         if not isinstance(row, dict):
-            raise DataError(f'{path}, line {number}: must be one JSON object such as {{"text": "..."}}. Got a {type(row).__name__}.')
-    return [row for row, _ in found], [number for _, number in found]
+            raise DataError(f'{path}, {unit} {place}: must be one JSON object such as {{"text": "..."}}. Got a {type(row).__name__}.')
+    return [row for row, _ in found], places, unit
 
 
 def _read_parquet(path: Path) -> list[Record]:
@@ -302,12 +305,13 @@ def _read_folder(path: Path) -> Table:
     rows: list[Record] = []
     places: list[int] = []
     files: list[str] = []
-    for part in parts:
-        read_now, where, unit = _read_file(part, _suffix(part.name))
-        rows.extend(read_now)
-        places.extend(where)
-        files.extend([str(part)] * len(read_now))
-    return replace(_table(path, path.resolve().name, rows, places, unit), files=tuple(files))
+    by_part = [_read_file(part, _suffix(part.name)) for part in parts]
+    units = {unit for _, _, unit in by_part}  # of JSON, each file has its own
+    for part, (of_part, where, _) in zip(parts, by_part, strict=True):
+        rows.extend(of_part)
+        places.extend(where if len(units) == 1 else range(1, len(of_part) + 1))
+        files.extend([str(part)] * len(of_part))
+    return replace(_table(path, path.resolve().name, rows, places, units.pop() if len(units) == 1 else "row"), files=tuple(files))
 
 
 def _parts(path: Path) -> list[Path]:
