@@ -204,6 +204,39 @@ def test_init_guesses_and_its_recipe_is_good(tmp_path: Path, header: str, rows: 
     assert recipe.load(tmp_path / "mine.toml").name == "mine"
 
 
+def _labelled(path: Path, rows: int, header: str = "message,queue") -> Path:
+    cells = (f"mail {path.stem} {i} about it,{'ab'[i % 2]}" for i in range(rows))
+    path.write_text("\n".join([header, *cells]) + "\n")
+    return path
+
+
+def test_init_takes_files_that_are_split_already_and_inputs_to_label(tmp_path: Path) -> None:
+    fit, test, pool = _labelled(tmp_path / "fit.csv", 60), _labelled(tmp_path / "test.csv", 120), tmp_path / "pool.csv"
+    pool.write_text("message\n" + "".join(f"unlabelled {i}\n" for i in range(30)))
+    for asked, sizes in (([], "60 rows in all"), (["--test", test], "test 120 rows"), (["--test", test, "--pool", pool], "test 120 rows")):
+        made = seedbed("init", fit, *asked)
+        assert made.returncode == 0, made.stderr
+        (tmp_path / "r.toml").write_text(made.stdout)
+        found = seedbed("check", tmp_path / "r.toml")
+        assert found.returncode == 0 and (sizes in found.stdout or not asked), found.stderr + found.stdout
+        got = tomllib.loads(made.stdout)
+        assert got["sample"].get("test") == (str(test) if asked else None)
+        assert got.get("annotate") == ({"path": str(pool)} if pool in asked else None)
+    assert got["sample"] == {"fit": str(fit), "test": str(test), "dev_share": 0.2}
+
+
+def test_init_looks_at_the_columns_of_every_file(tmp_path: Path) -> None:
+    fit, other = _labelled(tmp_path / "fit.csv", 60), _labelled(tmp_path / "other.csv", 9, "text,team")
+    with pytest.raises(DataError, match=r"other\.csv: no columns \['message', 'queue'\]"):
+        recipe_for(fit, test=other)
+    with pytest.raises(DataError, match=r"other\.csv: no column 'message'"):
+        recipe_for(fit, pool=other)
+    with pytest.raises(DataError, match="no such file"):
+        recipe_for(fit, test=tmp_path / "tset.csv")
+    with pytest.raises(RecipeError, match=r"--pool .*plain"):
+        recipe_for(fit, "plain", pool=other)
+
+
 def test_init_says_what_it_left_out_and_what_else_might_be_the_label(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("ticket_no,body,team,vip\nT-1,a b,x,y\nT-2,c d,x,n\nT-3,e,z,n\nT-4,f,z,y\n")

@@ -72,11 +72,13 @@ def init(
     task: Annotated[str | None, typer.Option(help="Kind of task; guessed when not given.")] = None,
     inputs: Annotated[str | None, typer.Option(help="Input columns, separated by commas.")] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
+    test: Annotated[Path | None, typer.Option(help="A second labelled file, to measure on; else it is split from the first.")] = None,
+    pool: Annotated[Path | None, typer.Option(help="A file of inputs without labels, to be labelled.")] = None,
 ) -> None:
     """Print a commented recipe guessed from a labelled file."""
     from seedbed.init import recipe_for
 
-    print(recipe_for(file, task, inputs.split(",") if inputs else None, target), end="")
+    print(recipe_for(file, task, inputs.split(",") if inputs else None, target, test, pool), end="")
 
 
 @app.command()
@@ -276,10 +278,7 @@ def export(
 @app.command("pretrain-prompt")
 def pretrain_prompt(
     model: Annotated[str, typer.Option(help="A causal language model: seedling, a folder or a hub name.")],
-    corpus: Annotated[
-        list[Path] | None,
-        typer.Option(help="General text (.txt, .gz, .xz; blank lines end documents); when not given, text that the model writes first."),
-    ] = None,
+    corpus: Annotated[list[Path] | None, typer.Option(help="Text (.txt, .gz, .xz; blank lines end documents); else the model writes it.")] = None,
     minutes: Annotated[float, typer.Option(help="Time to train now; the same command trains on.", min=0)] = 60.0,
     out: Annotated[Path, typer.Option(help="Folder for the decoder, for [generator] decoder; MODEL/decoder is found by itself.")] = Path("decoder"),
     as_json: AsJson = False,

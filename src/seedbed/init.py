@@ -40,8 +40,8 @@ RECIPE = """\
 name = {name}
 seed = 7
 
-[sample]                     # what is real; it is split here into fit (learned from), dev (choices) and test (measured)
-path = {path}
+[sample]                     # what is real: fit (learned from), dev (choices) and test (measured)
+{main} = {path}
 dev_share = 0.2              # of what is not test: choices are made on it, such as when a fit ends
 {test}
 
@@ -66,7 +66,7 @@ temperature = 0.5            # at 1.0 so small a model writes words that are non
 top_p = 0.95                 # of each next token the likeliest that together reach this probability
 {max_tokens:<29}# a row's room, from the longest of yours; a text that does not end within it is dropped
 {relabel}
-{annotator}[[filter]]
+{annotate}{annotator}[[filter]]
 kind = "form"                # parseable, finished, of usual length
 [[filter]]
 kind = "dedup"
@@ -120,6 +120,11 @@ WORDS = 'features = "tfidf"           # words alone; "minilm" reads as the annot
 RELABEL = """\
 relabel = true               # the annotator below names the labels: a model's texts are often of another label than it was asked for
 """
+ANNOTATE = """\
+[annotate]                   # inputs without a target get one, by the annotator below: often worth more than new texts
+path = {pool}
+
+"""
 ANNOTATOR = """\
 [[annotator]]                # what a classifier of your real rows reads in each candidate
 kind = "classifier"
@@ -127,10 +132,23 @@ kind = "classifier"
 """
 
 
-def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None = None, target: str | None = None) -> str:
-    """The text of a recipe. Raises DataError for an unreadable file, RecipeError when the options do not fit its columns."""
+def recipe_for(
+    file: Path,
+    kind: str | None = None,
+    inputs: Sequence[str] | None = None,
+    target: str | None = None,
+    test: Path | None = None,
+    pool: Path | None = None,
+) -> str:
+    """The text of a recipe. test: labelled rows to measure on, where `file` is split already. pool: inputs to label. Raises DataError for an
+    unreadable file or one without the task's columns, RecipeError when the options do not fit the columns or the task."""
     table = chats(read(file))
     task = guess(table, kind, inputs, target)
+    if pool and not task.has_labels:
+        raise RecipeError([f"--pool {pool}: its inputs would get labels, and a {task.kind} task has none. Leave it out; see docs/compare.md."])
+    for other, columns in ((test, task.columns), (pool, task.inputs)):
+        if other:
+            chats(read(other)).require(columns)
     words = sorted(len(str(r.get(c, "")).split()) for r in table.rows for c in task.columns)
     # A word of English is about 1.6 tokens of the shipped model; the 95th percentile of a column, times the columns, and room for names.
     tokens = int(1.6 * words[int(0.95 * (len(words) - 1))] * len(task.columns)) + 16
@@ -139,7 +157,9 @@ def recipe_for(file: Path, kind: str | None = None, inputs: Sequence[str] | None
     lines += _otherwise(table, task, given=bool(inputs or target))
     name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-")[:80] or "run"
     return RECIPE.format(
-        file=f"{name}.toml", name=toml_string(name), path=toml_string(str(file)), task="\n".join(lines), test=_test(task, len(table.rows)),
+        file=f"{name}.toml", name=toml_string(name), main="fit" if test else "path", path=toml_string(str(file)), task="\n".join(lines),
+        test=f"test = {toml_string(str(test))}" if test else _test(task, len(table.rows)),
+        annotate=ANNOTATE.format(pool=toml_string(str(pool))) if pool else "",
         **(FEW if len(table.rows) <= FEW_ROWS else MANY), epochs=min(MOST_EPOCHS, max(1, READ // len(table.rows))),
         annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
         features=WORDS if task.has_labels else MINILM,
