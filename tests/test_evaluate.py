@@ -52,7 +52,7 @@ def done(desk: Path) -> Evaluated:
 def test_what_could_not_be_read_takes_no_folder(tmp_path: Path, desk: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("a,b\n" + "".join(f"text {i},{('billing', 'delivery')[i % 2]}\n" for i in range(20)))
-    with pytest.raises(DataError, match="no column for"):
+    with pytest.raises(DataError, match=r"no column for .*\[evaluate\] columns = \{message = \"\.\.\.\", queue = \"\.\.\.\"\}"):
         evaluate(str(other), str(desk / "real.csv"), out=tmp_path, sets=QUICK)
     said = evaluate(str(other), str(desk / "real.csv"), out=tmp_path, sets=[*QUICK, 'evaluate.columns={message="a", queue="b"}'])
     assert said.scores["counts"]["kept"] == 20
@@ -78,6 +78,7 @@ def test_scores_report_and_card_without_generation(desk: Path, done: Evaluated) 
     assert json.loads((done.folder / "scores.json").read_text()) == done.scores
     assert not [p.name for p in done.folder.iterdir() if p.name.startswith(("teacher", "candidates", "dataset"))]
     assert done.data["columns"] == "message from input, queue from output" and len(done.data["sha256"]) == 64
+    assert done.data["real"] == "fit 240, dev 60, test 100 rows"
 
 
 def test_report_and_card_say_whose_rows_these_are(done: Evaluated) -> None:
@@ -99,7 +100,7 @@ def test_the_same_again_is_free_and_other_rows_are_not_taken_for_these(desk: Pat
 def test_a_finished_evaluation_can_be_shown(done: Evaluated) -> None:
     assert state_of(done.folder)["scores"] == done.scores
     [row] = rows_of(done.folder, "kept", 1)
-    assert row["provenance"]["sources"] == [f"{done.data['from']}, line 1"]
+    assert row["provenance"]["sources"] == [f"{done.data['from']}, row 1"]
 
 
 def test_refused_rows_are_counted_and_say_file_and_line(desk: Path) -> None:

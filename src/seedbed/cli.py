@@ -206,7 +206,7 @@ def compare(
 @app.command()
 def evaluate(
     data: Annotated[str, typer.Argument(help="Anybody's rows: a file, a folder, or hub:owner/name[:split].")],
-    real: Annotated[str | None, typer.Option(help="The real rows: a file, a folder, or hub:owner/name[:split].")] = None,
+    real: Annotated[str | None, typer.Option(help="The real rows, likewise; split into fit, dev and test. A gain needs 100 of test.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe: the task, how columns are read ([evaluate]), metrics, student.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
     sets: Sets = [],  # noqa: B006
@@ -218,7 +218,7 @@ def evaluate(
 
     with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
         done, gate = _with_gate(lambda: carry_out(data, real, recipe, out, sets=sets, replace=replace))
-    print(f"Read {done.data['columns']}.")
+    print(f"Read {done.data['columns']}. Real: {done.data['real']}.")
     _tell(done, {"Report": "report.html", "Card": "card.md"}, as_json, gate)
 
 

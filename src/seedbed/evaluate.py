@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seedbed import recipe as recipes
-from seedbed.data import load_sample, record
+from seedbed.data import in_words, load_sample, record
 from seedbed.errors import DataError, RecipeError, RunFailed
 from seedbed.grow import Grown, Timer, step_names
 from seedbed.init import guess
@@ -36,7 +36,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Evaluated(Run):
-    """data: which rows were read, and how ({"from", "rows", "refused", "columns"})."""
+    """data: which rows were read, and how ({"from", "rows", "refused", "columns", "real"}; real: how many real ones they were measured against)."""
 
     data: Mapping[str, Any]
 
@@ -122,7 +122,7 @@ def _steps(store: Store, recipe: Recipe, data: str, replace_old: bool, timer: Ti
         raise RunFailed(why)
     grown = Grown(recipe, names, None, judged.rows, judged.refused, {}, [], {})
     scored = timer.time("scores", lambda: store.step(names["scores"], lambda folder: score(folder, grown, sample, counts)))
-    manifest = manifest_of(grown, sample, timer, counts) | {"data": _origin(data, judged, how)}
+    manifest = manifest_of(grown, sample, timer, counts) | {"data": _origin(data, judged, how) | {"real": in_words(sample)}}
     facts = replace(facts_of(recipe, sample, grown, scored, manifest), recipe_toml=_measuring(recipe), data=manifest["data"])
     results(store, dict(facts.scores), manifest)
     write_text(store.path("report.html"), render(facts))

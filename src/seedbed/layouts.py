@@ -147,11 +147,12 @@ def reading(table: Table, task: Task, columns: Mapping[str, str], labels: Mappin
     cannot be found."""
     unknown = [name for name in columns if name not in (*task.columns, *task.extras)]
     if unknown:
-        raise DataError(f"[evaluate] columns names {unknown[0]!r}, which is no column of the task.{did_you_mean(unknown[0], task.columns)}")
+        hints = "".join(did_you_mean(name, task.columns) for name in unknown)
+        raise DataError(f"[evaluate] columns names {', '.join(map(repr, unknown))}, which is no column of the task.{hints}")
     missing = [c for c in columns.values() if not any(_at(row, c) is not None for row in table.rows)]
     if missing:
         table.require(missing)
-        raise DataError(f"{table.source}: the column {missing[0]!r} has no value in any row. Name another in [evaluate] columns.")
+        raise DataError(f"{table.source}: no row has a value of {', '.join(map(repr, missing))}. Name another column in [evaluate] columns.")
     found = dict(columns)
     for name in (*task.columns, *task.extras):
         if name not in found and (source := _named(table, name)):
@@ -161,10 +162,10 @@ def reading(table: Table, task: Task, columns: Mapping[str, str], labels: Mappin
     guess = _by_role(table, task, found)
     if guess is None:
         lacking = [name for name in task.columns if name not in found]
-        hints = "".join(did_you_mean(name, table.columns) for name in lacking)
+        hints, said = "".join(did_you_mean(name, table.columns) for name in lacking), ", ".join(f'{name} = "..."' for name in lacking)
         raise DataError(
             f"{table.source}: no column for {', '.join(map(repr, lacking))} of the task. The columns are {list(table.columns)}.{hints} "
-            f'Say which in a recipe: [evaluate] columns = {{{lacking[0]} = "..."}}.'
+            f"Say which in a recipe: [evaluate] columns = {{{said}}}."
         )
     return replace(guess, labels=labels)
 

@@ -114,7 +114,7 @@ def exposures(sample: Sample, texts: Sequence[Words], seed: int) -> list[Measure
 
     units = {"canary_exposure": "bits", "canaries_found": "share"}
     if not sample.canaries or not texts:
-        note = "no kept row" if sample.canaries else "no canary was planted: write canaries = 5 in [sample]"
+        note = "no kept row" if sample.canaries else "no canary was planted: a run plants some where its [sample] has canaries = 5"
         return [Measure(name, None, unit, "lower", note=note) for name, unit in units.items()]
     asked = [[words(" ".join(part)) for part in halves(sample.task, e)] for e in sample.canaries]
     choices = [words(" ".join(end)) for end in ends(sample.task, sample.fit, ENDS, seed_for(seed, "canaries"))]
