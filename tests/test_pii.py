@@ -108,8 +108,9 @@ def test_twenty_planted_addresses_are_each_found_and_their_rate_lies_in_the_inte
     assert rate.value == 21 / 201 and rate.real == 0 and rate.p == pytest.approx(more_p(21, 201, 0, 100)) and rate.p < 0.01
     assert sorted((row.id, row.real, row.split) for row in leak.rows) == sorted((f"kept{i}", f"fit{i}", "fit") for i in range(20))
     assert not any("@" in row.what or row.text or row.near for row in leak.rows), "the value itself is not shown again"
+    assert "21 of 201 rows (email 21): kept0, kept1, kept10, kept11, kept12 and 16 more; " in rate.note and "@" not in rate.note
     spared = Pii(allow=("@example.org",)).measure(sample, kept, 0)
-    assert [m.value for m in spared] == [0, 0]
+    assert [m.value for m in spared] == [0, 0] and "0 of 201 rows; " in spared[0].note
     empty = Pii().measure(sample, (), 0)
     assert all(m.value is None and m.note for m in empty)
 

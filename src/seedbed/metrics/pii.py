@@ -12,6 +12,9 @@ from seedbed.stats import more_p, wilson
 from seedbed.text import Split, body, real_texts
 from seedbed.types import EVIDENCE, Evidence, Example, Measure, Sample
 
+SHOWN = 5
+"""Rows with personal data that the note names."""
+
 
 @dataclass(frozen=True)
 class Pii:
@@ -53,7 +56,8 @@ class Pii:
         p = more_p(hits, n, others, len(reference)) if reference else None
         real = others / len(reference) if reference else None
         note = (
-            f"{hits} of {n} rows{_counted(found for _, found in ours)}; Wilson interval; real: dev + test ({len(reference)} rows); p: more than these"
+            f"{hits} of {n} rows{_counted(found for _, found in ours)}{_named([name for name, _ in ours])}; Wilson interval; "
+            f"real: dev + test ({len(reference)} rows); p: more than these"
         )
         return Measure("pii_rate", hits / n, "share", "lower", n, *wilson(hits, n), real, note, p)
 
@@ -76,6 +80,12 @@ class Pii:
         note = f"{what}; Wilson interval; real: share of test rows with a value that stands in fit"
         low, high = wilson(len(leaked), n)
         return Measure("pii_leak_rate", len(leaked) / n, "share", "lower", n, low, high, real, note, rows=tuple(rows[:EVIDENCE]))
+
+
+def _named(rows: Sequence[str]) -> str:
+    """The first ids: the rows to look at; what stands in them is not shown again."""
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return f": {', '.join(sorted(rows)[:SHOWN])}{more}" if rows else ""
 
 
 def _counted(found: object) -> str:
