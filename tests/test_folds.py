@@ -29,6 +29,7 @@ from seedbed.init import recipe_for
 from seedbed.limits import Limits
 from seedbed.run import run, sealed
 from seedbed.shards import make_shard
+from seedbed.show import state_of
 from seedbed.store import read_json, read_lines, write_json
 from seedbed.task import Task
 from seedbed.types import Example, Sample, seed_for
@@ -235,6 +236,16 @@ def test_a_run_measures_its_gain_on_every_row_with_rows_grown_without_it(whole: 
     assert "each in one of 4 folds, whose synthetic rows and students knew none of its test rows" in page
     assert "each in one of 4 folds" in (whole / "dataset/README.md").read_text()
     assert [c for c in verify(whole, desk / "desk.toml") if c.passed is False] == []
+
+
+def test_show_names_the_steps_of_folds_too(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "tiny")
+    begun = next((tmp_path / "tiny/folds").glob("candidates-*"))
+    begun.rename(begun.with_name(f"{begun.name}.partial"))
+    (tmp_path / "tiny/scores.json").unlink()
+    steps = state_of(tmp_path / "tiny")["steps"]
+    assert Counter(name.split("-")[0] for name in steps if name.startswith("folds/")) == {f"folds/{s}": 4 for s in ("teacher", "candidates", "kept")}
+    assert [name for name, what in steps.items() if what.startswith("in the making")] == [f"folds/{begun.name}.partial"]
 
 
 def _dies(desk: Path, out: Path, where: str, ending: str) -> None:

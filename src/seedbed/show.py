@@ -13,6 +13,7 @@ import shutil
 import sys
 import webbrowser
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ STEPS = ("sample", "teacher", "candidates", "answers", "annotations", "labels", 
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    """Each step's state, and scores.json when the run is finished. Raises StoreError when the folder holds no run."""
+    """Each step's state, of folds too (`folds/...`), and scores.json when the run is finished. Raises StoreError when the folder holds no run."""
     if not (folder / "recipe.toml").is_file():
         raise StoreError(f"{folder} is no run folder (it has no recipe.toml). A run leaves one at OUT/<name>, for example runs/helpdesk.")
     steps = {}
-    for step in STEPS:
-        for path in sorted(_folders(folder, step)):
+    for place, step in product((folder, folder / "folds"), STEPS):
+        for path in sorted(_folders(place, step)):
             rows = f", {rows_done(path)} rows in parts" if step in ("candidates", "answers") else ""
-            steps[path.name] = ("in the making" if path.name.endswith(".partial") else "whole") + rows
+            steps[path.relative_to(folder).as_posix()] = ("in the making" if path.name.endswith(".partial") else "whole") + rows
     scores = folder / "scores.json"
     return {"folder": str(folder), "steps": steps, "scores": read_json(scores) if scores.is_file() else None}
 
