@@ -226,6 +226,14 @@ def test_a_copied_sample_is_memorised_whole() -> None:
     assert Memorisation().measure(real, examples("k", fit)[::-1], 1) == list(found.values())
 
 
+def test_rates_of_copies_say_where_there_is_no_test_row() -> None:
+    """With folds each test row is a row of fit or dev."""
+    found = by_name(Memorisation().measure(sample(texts_of(9, 1), texts_of(4, 2)), examples("k", texts_of(5, 3)), 1))
+    for name in ("verbatim_rate", "near_verbatim_rate_fit"):
+        assert "(0 rows)" not in found[name].note and "real: not known, the sample has no test rows" in found[name].note
+    assert found["verbatim_rate_test"].value is None and "no test row" in found["verbatim_rate_test"].note
+
+
 def test_verbatim_rates_by_hand() -> None:
     real = sample(["a one", "b two", "c three"], ["d four", "i nine"], ["A one!", "e five", "f six", "d four"], ["g seven"])
     kept = examples("k", ["A  ONE", "b two", "d four", "g seven", "h new", ""])

@@ -377,6 +377,15 @@ def test_parts_may_be_missing(write: Any, changes: Mapping[str, Any]) -> None:
     assert write is page or ("No overlap filter was used" in text) == ("recipe_toml" in changes)
 
 
+def test_the_card_says_only_what_was_tried_and_set() -> None:
+    assert "the lowest of those tried" in card(facts())
+    training = facts().training or {}
+    alone = card(facts(training={**training, "forms": {name: form for name, form in training["forms"].items() if name != "nsp"}}))
+    assert "of those tried" not in alone and "form is mc. It was fitted up to the lowest loss on dev rows." in alone
+    without = card(facts(recipe_toml=RECIPE.replace('prompt = "auto"', 'prompt = "auto"\ndecoder = ""')))
+    assert "soft (prompt = auto)" in without and "decoder" not in without
+
+
 @pytest.mark.slow
 def test_dropped_rows_are_drawn_by_the_seed() -> None:
     dropped = [{"id": f"c{i}", "text": f"sorry {i}", "filter": "form", "reason": "r", "label": None} for i in range(30, 90)]

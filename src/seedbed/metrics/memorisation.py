@@ -100,16 +100,13 @@ def _copied(sample: Sample, kept: Sequence[Example]) -> list[Measure]:
                 gravest.append((SPLITS.index(places[0].split), text, e.id, places[0]))
         # No p: kept rows may copy from any split, test rows from fit alone, so that the two are not exchangeable.
         beside = {split: [_look(known[split], text, near) for text in (dev if split == "test" else test)] for split in SPLITS}
-        whole = _rate(
-            rate, len(gravest), len(kept), any(real.values()), beside["fit"], bool(real["fit"]), "real: share of test rows that stand in fit"
-        )
+        whole = _rate(rate, len(gravest), len(kept), any(real.values()), beside["fit"], bool(real["fit"]), "fit")
         shown = tuple(_shown(name, text, c) for _, text, name, c in sorted(gravest, key=lambda row: row[:3])[:EVIDENCE])
         found.append(replace(whole, p=None, rows=shown))
         for split in SPLITS[::-1]:
             if split == "other" and not real["other"]:
                 continue
-            told = f"real: share of {'dev' if split == 'test' else 'test'} rows that stand in {split}"
-            found.append(_rate(f"{rate}_{split}", copies[split], len(kept), bool(real[split]), beside[split], bool(real[split]), told))
+            found.append(_rate(f"{rate}_{split}", copies[split], len(kept), bool(real[split]), beside[split], bool(real[split]), split))
     return found
 
 
@@ -122,15 +119,18 @@ def _shown(name: str, text: str, copied: Copied) -> Evidence:
     return Evidence(what, name, copied.real, copied.split, text, copied.text)
 
 
-def _rate(name: str, copies: int, n: int, real: bool, others: Sequence[Copied | None], among: bool, named: str) -> Measure:
-    """Share of n texts that were found among the real ones; beside it the share of other real rows that were found among real ones."""
+def _rate(name: str, copies: int, n: int, real: bool, others: Sequence[Copied | None], among: bool, split: Split) -> Measure:
+    """Share of n texts that were found among the real ones; beside it the share of other real rows (dev's where the split is test, else test's)
+    that were found in the split. With folds there are none: each test row is a row of fit or dev."""
     if not n or not real:
-        reason = "no kept row" if not n else "the sample has no rows to compare with"
+        reason = "no kept row" if not n else f"the sample has no {split} rows to compare with"
         return Measure(name, None, "share", "lower", n, note=reason)
     repeated = sum(c is not None for c in others)
     low, high = wilson(copies, n)
     own, p = (repeated / len(others), more_p(copies, n, repeated, len(others))) if others and among else (None, None)
-    note = f"{copies} of {n}; Wilson interval; {named} ({len(others)} rows)"
+    side = "dev" if split == "test" else "test"
+    beside = f"share of {side} rows that stand in {split} ({len(others)} rows)" if others else f"not known, the sample has no {side} rows of its own"
+    note = f"{copies} of {n}; Wilson interval; real: {beside}"
     return Measure(name, copies / n, "share", "lower", n, low, high, own, note, p)
 
 

@@ -179,5 +179,5 @@ def _judging(recipe: Mapping[str, Any], sizes: Mapping[str, int]) -> Table:
 
 
 def _part(section: Mapping[str, Any]) -> str:
-    settings = ", ".join(f"{key} = {value}" for key, value in section.items() if key != "kind")
+    settings = ", ".join(f"{key} = {value}" for key, value in section.items() if key != "kind" and value != "")
     return f"{section['kind']} ({settings})" if settings else str(section["kind"])
