@@ -95,6 +95,19 @@ def test_each_kind_of_task(tmp_path: Path, task: Task, fields: dict[str, Any], c
     assert tuple(json.loads(export(tmp_path, "alpaca").read_text()).values()) == alpaca
 
 
+@pytest.mark.parametrize("annotated", [True, False])
+def test_an_export_without_the_probabilities_of_labels_says_so(tmp_path: Path, annotated: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"classifier": {"a": 0.7, "b": 0.3}} if annotated else {}
+    row = Candidate("c0", 0, "", {"text": "t", "label": "a"}, True, annotations=said)
+    write_dataset(tmp_path / "dataset", Task("classification", ("text",), "label"), [row], lambda written: "")
+    (tmp_path / "recipe.toml").write_text('[task]\nkind = "classification"\ninputs = ["text"]\ntarget = "label"\n')
+    kept = json.loads(export(tmp_path, "jsonl").read_text())["provenance"]["annotations"]
+    assert [a["probabilities"] for a in kept] == [[0.7, 0.3]] * annotated and not capsys.readouterr().err
+    for form in ("messages", "alpaca"):
+        export(tmp_path, form)  # type: ignore[arg-type]
+        assert ("probabilities" in capsys.readouterr().err) == annotated
+
+
 @pytest.mark.parametrize("form", ["nsp", "mc"])
 def test_the_adapter_loads_in_peft_and_gives_our_logits(tmp_path: Path, form: Any) -> None:
     peft = pytest.importorskip("peft")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,9 +24,9 @@ def export(run: Path, form: Format, out: Path | None = None) -> Path:
     """Writes a finished run's rows as JSON lines, or its soft prompt as a PEFT adapter folder, to `out` (RUN/exports/...); gives the path.
 
     jsonl: the dataset's columns. messages: a chat, the inputs as user and the target as assistant (plain: the text as assistant).
-    alpaca: instruction, input, output. peft: the prompt averaged over its sources' contexts, as PROMPT_TUNING (Lester et al. 2021,
-    arXiv:2104.08691). Raises StoreError where the run is not finished or `out` is there already, ComponentError where its teacher is
-    no soft prompt.
+    alpaca: instruction, input, output. These two hold no probabilities of labels: a line on standard error says so where rows have some.
+    peft: the prompt averaged over its sources' contexts, as PROMPT_TUNING (Lester et al. 2021, arXiv:2104.08691). Raises StoreError
+    where the run is not finished or `out` is there already, ComponentError where its teacher is no soft prompt.
     """
     if out is not None and out.exists():
         raise StoreError(f"{out} is there already, and would be lost. Remove it, or give another --out.")
@@ -41,6 +42,9 @@ def export(run: Path, form: Format, out: Path | None = None) -> Path:
     path = out or run / "exports" / f"{'rows' if form == 'jsonl' else form}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_lines(path, [records[form](r) for r in rows])
+    if form != "jsonl" and labels and any(r["provenance"].get("annotations") for r in rows):
+        print(f"note: {form} has each row's label alone. The annotators' probabilities, from which the run's student may have learned, "
+              "are in jsonl, provenance.annotations.", file=sys.stderr)  # fmt: skip
     return path
 
 
