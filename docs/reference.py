@@ -109,8 +109,9 @@ def argument(param: Any) -> str:
 TOP = """## The recipe
 
 Sections stand in the order of a run. At the top, before the first section: `name`, the folder of the run (default `"run"`), `seed`, a whole
-number of at least 0 that all randomness comes from (default `0`), and `sensitive`, which makes the audits of personal data, membership and bias gates
-(default `false`). `[sample]` and `[task]` are needed, the others have defaults.
+number of at least 0 that all randomness comes from (default `0`), `sensitive`, which makes the audits of personal data, membership and bias gates
+(default `false`), and `base`, the folder that relative paths start from (default: the recipe's).
+`[sample]` and `[task]` are needed, the others have defaults.
 
 """
 

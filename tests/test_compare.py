@@ -12,9 +12,13 @@ import pytest
 
 from seedbed import recipe as recipes
 from seedbed.compare import FULL, REAL, arms_of, compare
+from seedbed.data import load_sample
 from seedbed.errors import RecipeError, StoreError
+from seedbed.export import dataset_rows
+from seedbed.grow import step_names
 from seedbed.ranking import table
-from seedbed.store import journalled
+from seedbed.run import run
+from seedbed.store import journalled, read_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE: dict[str, Any] = {
@@ -112,6 +116,23 @@ def test_nothing_is_made_twice(compared: tuple[Path, list[dict[str, Any]]]) -> N
 
 
 @pytest.mark.slow
+def test_the_best_way_is_a_recipe_whose_run_makes_none_of_its_steps_again(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, rows = compared
+    best = next(r for r in rows if r["best"])
+    assert "seedbed run" in (folder / "compare.md").read_text() and "best.toml" in (folder / "compare.md").read_text()
+    made = recipes.load(folder / "best.toml", ["gain.seeds=1", "gain.volumes=[1]"])
+    names = step_names(made, load_sample(made.sample, made.task, made.seed, made.base))
+    done = run(made, folder.parent)
+    assert done.folder.name == "side-best" and json.loads((done.folder / "manifest.json").read_text())["steps"] == names
+    there = [name for name in names.values() if (folder / name).exists()]
+    assert {name.split("-")[0] for name in there} >= {"kept", "annotations" if best["mode"] == "generate" else "labels"}
+    for file in (file for name in there for file in (folder / name).rglob("*") if file.is_file()):
+        assert file.samefile(done.folder / file.relative_to(folder))
+    kept = read_lines(folder / names["kept"] / "kept.jsonl")
+    assert [row["message"] for row in dataset_rows(done.folder)] == [row["fields"]["message"] for row in kept] and len(kept) == best["kept"][0]
+
+
+@pytest.mark.slow
 def test_hours_leave_cells_without_a_number_and_a_reason_and_the_next_call_fills_them(tmp_path: Path) -> None:
     made = recipes.build(BASE | {"arm": BASE["arm"][:1]}, ROOT)
     cut = compare(made, MODES, seeds=1, out=tmp_path / "cut", hours=1e-9)
@@ -131,7 +152,7 @@ def test_measures_are_of_all_seeds_of_their_row_or_none(
     measures = [line for line in lines if b"/measures" in line]
     units.write_bytes(b"".join(line for line in lines if line not in measures[1::2]))  # of every second seed
     cells = iter([False] * 8)  # the time is up when all cells are grown
-    monkeypatch.setattr("seedbed.compare._Clock.over", lambda clock: next(cells, True))
+    monkeypatch.setattr("seedbed.limits.Hours.over", lambda clock: next(cells, True))
     cut = compare(recipes.build(BASE, ROOT), MODES, seeds=2, out=tmp_path, hours=1)
     assert [r["seeds"] for r in cut.rows] == [2] * 6
     assert all(r["measures"] == {} and r["copies"] is None for r in cut.rows)
@@ -184,6 +205,10 @@ def test_a_seed_is_another_student_where_files_name_the_same_rows(tmp_path: Path
     found = compare(made, (), seeds=2, out=tmp_path)
     units = [r for r in journalled(found.folder / "units.jsonl") if r["name"].endswith(REAL)]
     assert len(units) == 2 and units[0]["value"] != units[1]["value"]
+    assert found.recipes == {
+        "best.toml": "hard, generate, coin.py:Coin"
+    }  # the only way; its files and its plug-in are found from the folder of the recipe that was compared
+    assert recipes.load(found.folder / "best.toml") == replace(made, name="side-best")
 
 
 def test_another_sample_is_refused(compared: tuple[Path, list[dict[str, Any]]]) -> None:

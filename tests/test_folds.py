@@ -25,6 +25,7 @@ from seedbed.errors import DataError, RecipeError, StoreError
 from seedbed.estimate import estimate
 from seedbed.evaluate import evaluate
 from seedbed.gain import MIN_FOLDED, measure_gain, uneven
+from seedbed.grow import step_names
 from seedbed.init import recipe_for
 from seedbed.limits import Limits
 from seedbed.run import run, sealed
@@ -429,6 +430,11 @@ def test_a_comparison_scores_the_answers_of_all_folds_together_and_goes_on_where
             right += [p == e.fields["queue"] for p, e in zip(student.predict(fold.test), fold.test, strict=True)]
     assert real["mean"] == pytest.approx(100 * sum(right) / len(right)) and len(right) == 2 * len(sample.tested)
     assert few["n_kept"] == fewer["n_kept"] == min(few["kept"] + fewer["kept"]) and few["gain"] is not None and len(few["kept"]) == 2
+    lent = [path.relative_to(tmp_path / "tiny-best") for path in (tmp_path / "tiny-best/folds").glob("*/*")]
+    assert {path.parts[1].split("-")[0] for path in lent} >= {"teacher", "candidates", "kept"}
+    best = recipes.load(found.folder / "best.toml")
+    in_folds = load_sample(best.sample, best.task, best.seed, best.base).folds
+    assert all((tmp_path / "tiny-best/folds" / step_names(best, fold)["kept"]).is_dir() for fold in in_folds)
     before = (found.folder / "units.jsonl").read_bytes()
     again = compare(recipe, seeds=2, out=tmp_path).rows
     assert [row | {"seconds": 0} for row in again] == [row | {"seconds": 0} for row in found.rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,17 @@ def test_what_is_resolved_reads_back_to_itself() -> None:
     assert recipe.build(tomllib.loads(labelled.to_toml()), ROOT) == labelled
     with pytest.raises(RecipeError, match="both say what the pool is"):
         recipe.build(tomllib.loads(labelled.to_toml()) | {"annotate": {"path": "examples/other.csv"}}, ROOT)
+
+
+def test_base_is_where_paths_start_from(tmp_path: Path) -> None:
+    moved = tmp_path / "moved.toml"
+    moved.write_text(
+        f'base = "{os.path.relpath(ROOT, tmp_path)}"\n{recipe.build(GOOD | {"arm": [{"name": "a"}]}, ROOT).to_toml()}[[arm]]\nname = "a"\n'
+    )
+    loaded = recipe.load(moved)
+    assert loaded == recipe.build(GOOD, ROOT) and loaded.arms[0][1] == loaded and "base" not in loaded.to_toml()
+    with pytest.raises(RecipeError, match=r"(?s)base must be the folder .* Got 3\."):
+        recipe.build(GOOD | {"base": 3}, ROOT)
 
 
 def test_a_resolved_recipe_read_back_is_the_same_in_every_fingerprint() -> None:

@@ -190,17 +190,16 @@ def compare(
     """Several ways to grow in one table: which of them help. Arms x modes x seeds at an equal number of kept rows, against the real rows alone."""
     from seedbed import recipe as recipes
     from seedbed.compare import compare as carry_out
-    from seedbed.ranking import table
 
     if hours is not None and not hours > 0:
         raise typer.BadParameter(f"must be above 0. Got {hours}.", param_hint="--hours")
     loaded = recipes.load(recipe, sets, generator.split(",") if generator else [])
     with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
         found = carry_out(loaded, mode.split(",") if mode else [], seeds, out, hours, lambda line: print(line, file=sys.stderr, flush=True))
-    print(table(found.rows, found.best))
+    print((found.folder / "compare.md").read_text(encoding="utf-8"))
     print(f"Table {found.folder / 'compare.md'}" + (f"\nUnfinished: {found.unfinished}" if found.unfinished else ""))
     if as_json:
-        print(json.dumps({"folder": str(found.folder), "rows": found.rows, "best": found.best, "unfinished": found.unfinished}))
+        print(json.dumps(vars(found) | {"folder": str(found.folder)}))
 
 
 @app.command()

@@ -1,14 +1,12 @@
 """Several ways to grow a training set, side by side: arms x modes x seeds at an equal number of kept rows, against the real rows alone.
 
 A seed redraws fit and dev and refits teacher and student, never the test. With folds a cell is grown in each of them, and its answers to the tests of
-all are scored together. Steps that two cells share are made once. Cells are filled seed by
-seed, and within a seed in the order of the arms, so that what a limit leaves is the same comparison with fewer seeds.
+all are scored together. Steps that two cells share are made once. Cells are filled seed by seed, and within a seed in the order of the arms, so that
+what a limit leaves is the same comparison with fewer seeds. The best arm's rows are those of the recipe's own seed, which is seed number 0.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,12 +20,14 @@ from seedbed.errors import RecipeError, StoreError
 from seedbed.folds import folds_to_grow
 from seedbed.gain import FEWEST_BLOCKS, FULL_ROWS, Ruler, decisive, lessons
 from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
-from seedbed.limits import Limits
-from seedbed.ranking import NO_RANK, ranked, sentence, table
+from seedbed.limits import Hours
+from seedbed.outcome import lend, write_best, write_outcome
+from seedbed.ranking import ranked, sentence, table, unmeasured
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured
+from seedbed.sifting import tally
 from seedbed.stats import Scorer, equal_draw
-from seedbed.store import Journal, Store, fingerprint, read_json, write_json, write_text
+from seedbed.store import Journal, Store, fingerprint, read_json, write_json
 from seedbed.types import Example, Predictor, Sample, seed_for
 from seedbed.weights import need_weights, untuned
 
@@ -51,12 +51,13 @@ class Arm:
 @dataclass(frozen=True)
 class Compared:
     """folder: OUT/<name>-compare. rows: what compare.json holds. best: of each student, which way is the best and what it is shown to beat.
-    unfinished: why some cells are missing, or ""."""
+    unfinished: why some cells are missing, or "". recipes: file in the folder, whose run makes a dataset of the best way -> which way that is."""
 
     folder: Path
     rows: list[dict[str, Any]]
     best: list[str]
     unfinished: str
+    recipes: dict[str, str]
 
 
 def arms_of(recipe: Recipe, modes: Sequence[str] = ()) -> list[Arm]:
@@ -113,7 +114,7 @@ def compare(
         need_weights(arm.recipe)
     store = Store(Path(out) / f"{recipe.name}-compare")
     with store.held(), closing(Journal(store.path("units.jsonl"))) as journal:
-        return _Table(store, arms, seeds, _Clock(hours), journal, say).fill()
+        return _Table(store, arms, seeds, Hours(hours), journal, say).fill()
 
 
 def _claim(store: Store, recipe: Recipe, sample: Sample) -> None:
@@ -123,22 +124,6 @@ def _claim(store: Store, recipe: Recipe, sample: Sample) -> None:
     if path.exists() and read_json(path) != facts:
         raise StoreError(f"{store.root} holds a comparison on another sample or seed. Give another name or --out, or remove the folder.")
     write_json(path, facts)
-
-
-class _Clock:
-    """What is left of the hours."""
-
-    def __init__(self, hours: float | None) -> None:
-        self.hours, self.end = hours, math.inf if hours is None else time.monotonic() + 3600 * hours
-
-    def over(self) -> bool:
-        return time.monotonic() >= self.end
-
-    def limits(self) -> Limits:
-        return Limits() if self.hours is None else Limits(minutes=max(1e-3, (self.end - time.monotonic()) / 60))
-
-    def __str__(self) -> str:
-        return "" if self.hours is None else f"stopped at --hours {self.hours:g}; the same command goes on"
 
 
 @dataclass(frozen=True)
@@ -157,7 +142,7 @@ class _Cell:
 
 
 class _Table:
-    def __init__(self, store: Store, arms: Sequence[Arm], seeds: int, clock: _Clock, journal: Journal, say: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, arms: Sequence[Arm], seeds: int, clock: Hours, journal: Journal, say: Callable[[str], None]) -> None:
         self.store, self.arms, self.seeds, self.clock, self.journal, self.say = store, arms, seeds, clock, journal, say
         self.known = {r["name"]: r["value"] for r in journal.records}
         self.seconds = read_json(store.path("seconds.json")) if store.path("seconds.json").exists() else {}
@@ -183,9 +168,22 @@ class _Table:
         rows += lines
         rows += [self._reference(FULL, arm) for arm in self._students() if self.samples[0].more]
         unfinished = str(self.clock) if any("--hours" in r["note"] for r in rows) else ""
-        write_json(self.store.path("compare.json"), {"rows": rows, "best": best, "unfinished": unfinished})
-        write_text(self.store.path("compare.md"), table(rows, best))
-        return Compared(self.store.root, rows, best, unfinished)
+        runs = [] if unfinished else [(write_best(self.store, c.arm.recipe, number), c) for number, c in self._winners(cells, lines)]
+        recipes = {file: f"{c.arm.name}, {c.arm.mode}, {c.arm.recipe.student.kind}" for (file, _), c in runs}
+        write_outcome(self.store, {"rows": rows, "best": best, "unfinished": unfinished, "recipes": recipes}, table(rows, best))
+        for (_, run), cell in runs:
+            folds = "folds/" if len(cell.grown) > 1 else ""
+            lend(self.store, run, [f"{folds}{step}" for g in cell.grown for step in (*g.names.values(), looks_step(g.names))])
+        return Compared(self.store.root, rows, best, unfinished, recipes)
+
+    def _winners(self, cells: Mapping[tuple[int, int], _Cell], lines: Sequence[dict[str, Any]]) -> list[tuple[int, _Cell]]:
+        """Of each student, numbered from 1, its best arm, or the only one that kept rows: what it grew under the recipe's own seed."""
+        found = []
+        for number, one in enumerate(self._students(), 1):
+            mine = [i for i, arm in enumerate(self.arms) if _student(arm) == _student(one) and (i, 0) in cells]
+            best = [i for i in mine if lines[i]["best"]] or mine
+            found += [(number, cells[best[0], 0])] if len(best) == 1 else []
+        return found
 
     def _grow(self) -> tuple[dict[tuple[int, int], _Cell], dict[tuple[int, int], str]]:
         """(cells by arm and seed, as far as the time goes; of the others of these, why they have none)."""
@@ -264,7 +262,7 @@ class _Table:
         """The line of real rows: those of the sample, or with those that it leaves out."""
         ruler, reason = self._ruler(arm)
         more = [[max(0, min(len(p.more), FULL_ROWS - len(p.fit))) if name == FULL else 0 for p in parts] for parts in self.parts]
-        line = _line(name, "-", arm, self._fit, max(map(max, more)), ruler.metric)
+        line = unmeasured(name, "-", arm.recipe.student.kind, self._fit, max(map(max, more)), ruler.metric)
         if reason:
             return line | {"note": reason}
 
@@ -284,7 +282,7 @@ class _Table:
         reasons = [*without, f"{missing} of {self.seeds} seeds missing: {self.clock}" if missing and str(self.clock) else "", untuned(arm.recipe)]
         least = min((cell.kept for cell in mine), default=0)
         n = min(budget, least)
-        line = _line(arm.name, arm.mode, arm, self._fit, n, ruler.metric) | {"kept": [c.kept for c in mine]}
+        line = unmeasured(arm.name, arm.mode, arm.recipe.student.kind, self._fit, n, ruler.metric) | {"kept": [c.kept for c in mine]}
         spent = [self.seconds.get(_cell_name(arm, self._seeded(arm, s), part), 0.0) for s, parts in enumerate(self.parts) for part in parts]
         line |= {"seconds": round(sum(spent), 1)}
         line |= {"tokens": sum(self._tokens(cell) for cell in mine)}
@@ -382,17 +380,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _line(name: str, mode: str, arm: Arm, n_real: int, n_kept: int, metric: str) -> dict[str, Any]:
-    return {
-        "arm": name, "mode": mode, "student": arm.recipe.student.kind, "seeds": 0, "n_real": n_real, "n_kept": n_kept, "metric": metric, "mean": None,
-        "low": None, "high": None, "gain": None, "gain_low": None, "gain_high": None, "smallest_detectable": None, "mauve": None, "copies": None,
-        "measures": {}, "tokens": 0, "seconds": 0.0, "note": "",
-    } | NO_RANK  # fmt: skip
-
-
 def _reasons(grown: Grown) -> str:
-    counts: dict[str, int] = {}
-    for record in grown.dropped:
-        key = f"{record['filter']}:{record['reason']}"
-        counts[key] = counts.get(key, 0) + 1
+    counts = tally((), grown.dropped)
     return ", ".join(f"{key} {n}" for key, n in sorted(counts.items(), key=lambda pair: -pair[1])[:3]) or "no candidate"

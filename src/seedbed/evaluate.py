@@ -69,8 +69,8 @@ def evaluate(
 
 def _recipe(data: str, real: str | None, path: Path | None, sets: Sequence[str]) -> Recipe:
     """The sections that measure, of a recipe's file or guessed."""
-    base = path.resolve().parent if path else Path.cwd()
     raw = recipes.read(path) if path else {}
+    base = path.resolve().parent / str(raw.get("base", "")) if path else Path.cwd()
     values = {name: raw[name] for name in SECTIONS if name in raw}
     if wrong := [name for name in ("sample", "evaluate") if not isinstance(values.get(name, {}), dict)]:
         raise RecipeError([f"[{name}] must be a section of key = value lines. Got {values[name]!r}." for name in wrong])

@@ -134,3 +134,20 @@ class Allowance:
         """most: as at its start. cost: what was paid for it."""
         self.left += self.longest - tokens
         self.purse.settle(most, cost)
+
+
+class Hours:
+    """What is left of the hours of a call that makes many runs; None: no end."""
+
+    def __init__(self, hours: float | None) -> None:
+        self.hours, self.end = hours, math.inf if hours is None else time.monotonic() + 3600 * hours
+
+    def over(self) -> bool:
+        return time.monotonic() >= self.end
+
+    def limits(self) -> Limits:
+        """Of the next run."""
+        return Limits() if self.hours is None else Limits(minutes=max(1e-3, (self.end - time.monotonic()) / 60))
+
+    def __str__(self) -> str:
+        return "" if self.hours is None else f"stopped at --hours {self.hours:g}; the same command goes on"

@@ -23,6 +23,15 @@ K = TypeVar("K", bound=Hashable)
 NO_RANK: dict[str, Any] = {"best": False, "behind": None, "behind_low": None, "behind_high": None}
 
 
+def unmeasured(arm: str, mode: str, student: str, n_real: int, n_kept: int, metric: str) -> dict[str, Any]:
+    """A row of the table that nothing was measured of yet."""
+    return {
+        "arm": arm, "mode": mode, "student": student, "seeds": 0, "n_real": n_real, "n_kept": n_kept, "metric": metric, "mean": None, "low": None,
+        "high": None, "gain": None, "gain_low": None, "gain_high": None, "smallest_detectable": None, "mauve": None, "copies": None,
+        "measures": {}, "tokens": 0, "seconds": 0.0, "note": "",
+    } | NO_RANK  # fmt: skip
+
+
 def ranked(ruler: Ruler, runs: Mapping[K, Sequence[Sequence[str]]]) -> dict[K, dict[str, Any]]:
     """way -> best; behind: points that the best scores more, with behind_low and behind_high, which hold for all pairs together in 95 of 100 cases.
 

@@ -107,7 +107,7 @@ DEFAULTS: dict[str, Any] = {
 AUDITED = ("pii", "membership")  # metrics that a gate reads one of: the first in every run, both in a sensitive one
 SECTIONS = (
     "name", "seed", "sensitive", "sample", "task", "model", "engine", "generator", "generate", "annotate", "annotator", "filter", "metric",
-    "student", "gain", "evaluate", "arm", "where",
+    "student", "gain", "evaluate", "arm", "where", "base",
 )  # fmt: skip
 ARM = ("model", "engine", "generator", "generate", "annotate", "annotator", "filter", "student")
 """Sections that an [[arm]] may override: the sample, the task and how they are measured are the same for all."""
@@ -141,7 +141,9 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
     values: dict[str, Any] = json.loads(json.dumps(dict(raw), default=str))
     problems = [p for p in (_apply(values, text) for text in sets) if p]
     problems += [f"[{k}] is no section of a recipe. Allowed: {', '.join(SECTIONS)}.{did_you_mean(k, SECTIONS)}" for k in values if k not in SECTIONS]
-    name = values.get("name", "run")
+    if not isinstance(folder := values.pop("base", ""), str):
+        problems.append(f"base must be the folder that relative paths start from, itself relative to the recipe's. Got {folder!r}.")
+    base, name = base / str(folder), values.get("name", "run")
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name):
         problems.append(f"name must be a folder's name of at most 100 letters, digits, '.', '_' and '-'. Got {name!r}.")
     seed = values.get("seed", 0)

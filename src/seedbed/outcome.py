@@ -1,0 +1,62 @@
+"""What a comparison leaves beside its steps: the table, and the recipe of the best way, whose run finds its steps made."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seedbed.parts import toml_string
+from seedbed.store import Store, write_json, write_text
+
+if TYPE_CHECKING:
+    from seedbed.recipe import Recipe
+
+
+def write_outcome(store: Store, facts: Mapping[str, Any], text: str) -> None:
+    """compare.json, and compare.md: the text and the commands of `facts["recipes"]`."""
+    write_json(store.path("compare.json"), facts)
+    write_text(store.path("compare.md"), "\n".join([text, *(f"- {line}" for line in datasets(store.root, facts["recipes"]))]).rstrip() + "\n")
+
+
+def datasets(folder: Path, recipes: Mapping[str, str]) -> list[str]:
+    """Of each file of `write_best` whose way it is, and the command that makes a dataset of it."""
+    return [f"Dataset of {way}, whose steps are made: {shlex.join(_command(folder, name))}" for name, way in recipes.items()]
+
+
+def _command(folder: Path, name: str) -> list[str]:
+    return ["seedbed", "run", str(folder / name), "--out", str(folder.parent)]
+
+
+def write_best(store: Store, recipe: Recipe, number: int) -> tuple[str, str]:
+    """The recipe as that of a run: (its file's name in the comparison's folder, the run's name). number: of the student, from 1."""
+    behind = f"-{number}" if number > 1 else ""
+    run, base = f"{recipe.name[:90]}-best{behind}", os.path.relpath(recipe.base.resolve(), store.root.resolve())
+    write_text(store.path(f"best{behind}.toml"), f"base = {toml_string(base)}\n{replace(recipe, name=run).to_toml()}")
+    return f"best{behind}.toml", run
+
+
+def lend(store: Store, run: str, steps: Iterable[str]) -> None:
+    """Gives the run beside the comparison the steps that it has not begun: the files are the same ones on the disk, and no step writes into a file
+    that it has finished. steps: paths in the run's folder, each named after a step of the comparison. Raises StoreError where the run is in use."""
+    lent = Store(store.root.parent / run)
+    with lent.held():
+        for step in steps:
+            made, place, partial = store.path(Path(step).name), lent.path(step), lent.path(f"{step}.partial")
+            if made.is_dir() and not place.exists() and not partial.exists():
+                halfway = lent.path(".lent")
+                shutil.rmtree(halfway, ignore_errors=True)
+                shutil.copytree(made, halfway, copy_function=_linked)
+                place.parent.mkdir(exist_ok=True)
+                halfway.rename(place)
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
