@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seedbed.gain import Ruler
-from seedbed.ranking import NO_RANK, ranked, sentence
+from seedbed.ranking import HEAD, LEGEND, NO_RANK, ranked, sentence, table, unmeasured
 from seedbed.task import Task
 from seedbed.types import Example
 
@@ -55,3 +55,13 @@ def test_the_sentence_says_what_was_beaten_and_what_was_not() -> None:
         f"shown to beat low, generate (25.0 points, {low}); "
         f"not shown to beat near, generate (1.7 points, {near})."
     )
+
+
+def test_the_table_has_no_minus_zero_and_no_brackets_and_a_word_for_each_column() -> None:
+    row = unmeasured("a", "generate", "linear", 80, 71, "accuracy") | {"mean": 50.0, "low": -0.01, "high": 60.0, "gain": -0.04, "gain_low": -0.01}
+    row |= {"gain_high": 0.0, "all_gain": -0.0, "all_gain_low": -1.0, "all_gain_high": -0.02, "all_kept": [76, 71], "best": True}
+    said = sentence([row, row | {"best": False, "behind": 0.04, "behind_low": -0.03, "behind_high": 0.1}])
+    text = table([row, row | {"all_kept": 76}], [said])
+    assert "-0.0" not in text and "0.0 to 60.0" in text and "-1.0 to 0.0" in text
+    assert "0.0 (n = 76, 71)" in text and "0.0 (n = 76)" in text and "[" not in text
+    assert not [name for name in HEAD if f"{name}:" not in LEGEND and f"{name}," not in LEGEND]

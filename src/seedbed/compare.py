@@ -22,7 +22,7 @@ from seedbed.gain import FEWEST_BLOCKS, FULL_ROWS, Ruler, decisive, lessons
 from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
 from seedbed.limits import Hours
 from seedbed.outcome import lend, write_best, write_outcome
-from seedbed.ranking import ranked, sentence, table, unmeasured
+from seedbed.ranking import LEGEND, ranked, sentence, table, unmeasured
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured
 from seedbed.sifting import tally
@@ -170,7 +170,7 @@ class _Table:
         unfinished = str(self.clock) if any("--hours" in r["note"] for r in rows) else ""
         runs = [] if unfinished else [(write_best(self.store, c.arm.recipe, number), c) for number, c in self._winners(cells, lines)]
         recipes = {file: f"{c.arm.name}, {c.arm.mode}, {c.arm.recipe.student.kind}" for (file, _), c in runs}
-        write_outcome(self.store, {"rows": rows, "best": best, "unfinished": unfinished, "recipes": recipes}, table(rows, best))
+        write_outcome(self.store, {"rows": rows, "best": best, "unfinished": unfinished, "recipes": recipes}, f"{table(rows, best)}\n{LEGEND}\n")
         for (_, run), cell in runs:
             folds = "folds/" if len(cell.grown) > 1 else ""
             lend(self.store, run, [f"{folds}{step}" for g in cell.grown for step in (*g.names.values(), looks_step(g.names))])

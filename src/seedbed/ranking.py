@@ -19,6 +19,12 @@ HEAD = (
     "arm", "mode", "student", "real", "kept", "seeds", "score", "95 %", "gain", "95 %", "behind", "95 %", "detectable", "all kept", "95 %", "MAUVE",
     "copies", "tokens", "s",
 )  # fmt: skip
+LEGEND = """arm, mode, student: what made the rows, how, and who learns from them. real, kept: rows that it learns from. seeds: redraws of fit and
+dev. score: of the student on the test, mean of the seeds. 95 %: interval of the column before it. gain: points over real rows alone.
+behind: points that the best arm of the student is ahead; these intervals hold for all pairs of arms. detectable: the smallest true gain
+that is seen 4 times of 5. all kept: the gain with all n rows that the arm kept of each seed. MAUVE, copies: of the kept rows, likeness
+to real text (at most 1) and share that is copied from it. tokens, s: generated and spent, all seeds together."""
+"""Of the columns, for who reads the table alone."""
 K = TypeVar("K", bound=Hashable)
 NO_RANK: dict[str, Any] = {"best": False, "behind": None, "behind_low": None, "behind_high": None}
 
@@ -62,13 +68,13 @@ def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
         "as high as": [r for r in others if r["behind"] == 0],
     }
     parts = [f"{verb} {', '.join(map(_said, found))}" for verb, found in groups.items() if found]
-    over = f"{best['gain']:.1f} points over real rows alone ({best['gain_low']:.1f} to {best['gain_high']:.1f})"
+    over = f"{best['gain']:z.1f} points over real rows alone ({best['gain_low']:z.1f} to {best['gain_high']:z.1f})"
     head = f"Highest {best['metric']} of student {best['student']} with {best['n_kept']} rows: {best['arm']}, {best['mode']}, {over}"
     return f"{'; '.join([head, *parts])}."
 
 
 def _said(row: Mapping[str, Any]) -> str:
-    return f"{row['arm']}, {row['mode']} ({row['behind']:.1f} points, {row['behind_low']:.1f} to {row['behind_high']:.1f})"
+    return f"{row['arm']}, {row['mode']} ({row['behind']:z.1f} points, {row['behind_low']:z.1f} to {row['behind_high']:z.1f})"
 
 
 def table(rows: Sequence[Mapping[str, Any]], best: Sequence[str] = ()) -> str:
@@ -76,7 +82,9 @@ def table(rows: Sequence[Mapping[str, Any]], best: Sequence[str] = ()) -> str:
     lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     for r in rows:
         spread = [_spread(r, name) for name in ("", "gain_", "behind_", "all_gain_")]
-        whole = f"{_number(r.get('all_gain'))} (n = {r['all_kept']})" if r.get("all_gain") is not None else "-"
+        kept = r.get("all_kept")
+        n = ", ".join(map(str, kept)) if isinstance(kept, list) else kept
+        whole = f"{_number(r['all_gain'])} (n = {n})" if r.get("all_gain") is not None else "-"
         cells = [r["arm"], r["mode"], r["student"], r["n_real"], r["n_kept"], r["seeds"], f"{_number(r['mean'])} {r['metric']}", spread[0]]
         cells += [_number(r["gain"]), spread[1], "best" if r["best"] else _number(r["behind"]), spread[2], _number(r["smallest_detectable"])]
         cells += [whole, spread[3], _number(r["mauve"], 3), _number(r["copies"], 3), f"{r['tokens']:,}", f"{r['seconds']:,.0f}"]
@@ -86,8 +94,8 @@ def table(rows: Sequence[Mapping[str, Any]], best: Sequence[str] = ()) -> str:
 
 
 def _number(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else f"{value:z.{digits}f}"
 
 
 def _spread(row: Mapping[str, Any], of: str) -> str:
-    return "-" if row.get(f"{of}low") is None else f"{row[f'{of}low']:.1f} to {row[f'{of}high']:.1f}"
+    return "-" if row.get(f"{of}low") is None else f"{row[f'{of}low']:z.1f} to {row[f'{of}high']:z.1f}"
