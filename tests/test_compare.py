@@ -211,6 +211,36 @@ def test_a_seed_is_another_student_where_files_name_the_same_rows(tmp_path: Path
     assert recipes.load(found.folder / "best.toml") == replace(made, name="side-best")
 
 
+def test_the_table_of_other_settings_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "none.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mute:\n"
+        '    def supports(self, task): return "says nothing"\n'
+        "    def learn(self, task, rows, dev, seed): raise AssertionError\n"
+    )
+    cheap = {
+        "sample": BASE["sample"] | {"path": str(ROOT / BASE["sample"]["path"])},
+        "student": {"kind": "none.py:Mute"},
+        "annotator": [],
+        "filter": [{"kind": "form"}],
+        "generate": BASE["generate"] | {"count": 20},
+        "metric": [{"kind": "pii"}],
+    }
+    two = recipes.build({k: v for k, v in BASE.items() if k != "annotate"} | cheap, tmp_path)
+    told: list[str] = []
+    first = compare(two, seeds=1, out=tmp_path, say=told.append)
+    compare(two, seeds=1, out=tmp_path, say=told.append)
+    assert not list(first.folder.glob("compare-??????.*"))
+    before = {name: (first.folder / name).read_text() for name in ("compare.json", "compare.md")}
+    one = compare(replace(two, arms=two.arms[:1]), seeds=1, out=tmp_path, say=told.append)
+    kept = {path.suffix: path.read_text() for path in first.folder.glob("compare-??????.*")}
+    assert kept == {".json": before["compare.json"], ".md": before["compare.md"]}
+    assert told[-1].startswith("The table that was here, of other arms, settings or seeds, is now compare-")
+    assert one.recipes and "best.toml" in (first.folder / "compare.md").read_text()
+    compare(two, seeds=1, out=tmp_path)
+    texts = {path.name: path.read_text() for path in first.folder.glob("compare*.md")}
+    assert len(texts) == 3 and "best.toml" not in "".join(texts.values())  # it is of the table that is there
+
+
 def test_another_sample_is_refused(compared: tuple[Path, list[dict[str, Any]]]) -> None:
     with pytest.raises(StoreError, match="another sample or seed"):
         compare(recipes.build(BASE | {"seed": 4}, ROOT), MODES, seeds=1, out=compared[0].parent)

@@ -170,7 +170,10 @@ class _Table:
         unfinished = str(self.clock) if any("--hours" in r["note"] for r in rows) else ""
         runs = [] if unfinished else [(write_best(self.store, c.arm.recipe, number), c) for number, c in self._winners(cells, lines)]
         recipes = {file: f"{c.arm.name}, {c.arm.mode}, {c.arm.recipe.student.kind}" for (file, _), c in runs}
-        write_outcome(self.store, {"rows": rows, "best": best, "unfinished": unfinished, "recipes": recipes}, f"{table(rows, best)}\n{LEGEND}\n")
+        facts = {"rows": rows, "best": best, "unfinished": unfinished, "recipes": recipes}
+        of = fingerprint(self.seeds, [[arm.name, arm.mode, arm.recipe.to_toml()] for arm in self.arms])
+        if said := write_outcome(self.store, facts | {"of": of}, f"{table(rows, best)}\n{LEGEND}\n"):
+            self.say(said)
         for (_, run), cell in runs:
             folds = "folds/" if len(cell.grown) > 1 else ""
             lend(self.store, run, [f"{folds}{step}" for g in cell.grown for step in (*g.names.values(), looks_step(g.names))])

@@ -11,21 +11,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedbed.parts import toml_string
-from seedbed.store import Store, write_json, write_text
+from seedbed.store import Store, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from seedbed.recipe import Recipe
 
+DATASET = "Dataset of"
 
-def write_outcome(store: Store, facts: Mapping[str, Any], text: str) -> None:
-    """compare.json, and compare.md: the text and the commands of `facts["recipes"]`."""
-    write_json(store.path("compare.json"), facts)
-    write_text(store.path("compare.md"), "\n".join([text, *(f"- {line}" for line in datasets(store.root, facts["recipes"]))]).rstrip() + "\n")
+
+def write_outcome(store: Store, facts: Mapping[str, Any], text: str) -> str:
+    """compare.json, and compare.md: the text and the commands of `facts["recipes"]`. A table of another `facts["of"]` that is there stays under its
+    own name: what is to be said of it, or ""."""
+    table, page = store.path("compare.json"), store.path("compare.md")
+    former, said = read_json(table) if table.exists() else facts, ""
+    if former.get("of") != facts["of"]:
+        kept = f"compare-{former.get('of', 'before')}"
+        if page.exists():  # its best.toml will be that of the new table
+            lines = page.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_text(store.path(f"{kept}.md"), "".join(line for line in lines if not line.startswith(f"- {DATASET}")).rstrip() + "\n")
+        table.replace(store.path(f"{kept}.json"))
+        said = f"The table that was here, of other arms, settings or seeds, is now {kept}.md (and .json)."
+    write_json(table, facts)
+    write_text(page, "\n".join([text, *(f"- {line}" for line in datasets(store.root, facts["recipes"]))]).rstrip() + "\n")
+    return said
 
 
 def datasets(folder: Path, recipes: Mapping[str, str]) -> list[str]:
     """Of each file of `write_best` whose way it is, and the command that makes a dataset of it."""
-    return [f"Dataset of {way}, whose steps are made: {shlex.join(_command(folder, name))}" for name, way in recipes.items()]
+    return [f"{DATASET} {way}, whose steps are made: {shlex.join(_command(folder, name))}" for name, way in recipes.items()]
 
 
 def _command(folder: Path, name: str) -> list[str]:
