@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from seedbed import recipe as recipes
+from seedbed.cli import app
 from seedbed.compare import FULL, REAL, arms_of, compare
 from seedbed.data import load_sample
 from seedbed.errors import RecipeError, StoreError
-from seedbed.export import dataset_rows
+from seedbed.export import dataset_rows, export
 from seedbed.grow import step_names
 from seedbed.ranking import table
 from seedbed.run import run
+from seedbed.show import rows_of, state_of
 from seedbed.store import journalled, read_lines
+from seedbed.verify import verify
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE: dict[str, Any] = {
@@ -239,6 +243,19 @@ def test_the_table_of_other_settings_is_kept(tmp_path: Path) -> None:
     compare(two, seeds=1, out=tmp_path)
     texts = {path.name: path.read_text() for path in first.folder.glob("compare*.md")}
     assert len(texts) == 3 and "best.toml" not in "".join(texts.values())  # it is of the table that is there
+
+
+def test_other_verbs_know_a_comparison(compared: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+    folder = compared[0]
+    shown = CliRunner().invoke(app, ["show", str(folder), "--json"])
+    assert shown.exit_code == 0 and (folder / "compare.md").read_text() in shown.stdout
+    assert json.loads(shown.stdout.splitlines()[-1])["rows"] == json.loads((folder / "compare.json").read_text())["rows"]
+    for look in (lambda: export(folder, "jsonl"), lambda: export(folder, "peft"), lambda: verify(folder), lambda: rows_of(folder, "kept", 1)):
+        with pytest.raises(StoreError, match=r"holds a comparison, not a run; .*: seedbed run .*side-compare/best\.toml --out "):
+            look()
+    shutil.copy(folder / "compare-of.json", tmp_path)
+    with pytest.raises(StoreError, match="no table yet"):
+        state_of(tmp_path)
 
 
 def test_another_sample_is_refused(compared: tuple[Path, list[dict[str, Any]]]) -> None:

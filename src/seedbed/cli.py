@@ -228,14 +228,15 @@ def show(
     n: Annotated[int, typer.Option("-n", help="Rows to show.", min=1)] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """State, numbers and rows of a run."""
+    """State, numbers and rows of a run. Or the table of a comparison."""
     from seedbed.show import rows_of, state_of
 
     if step is None:
         state = state_of(folder)
-        for name, what in state["steps"].items():
+        print(state.get("table", ""), end="")
+        for name, what in state.get("steps", {}).items():
             print(f"{name:24} {what}")
-        if state["scores"]:
+        if state.get("scores"):
             print_scores(state["scores"])
         if as_json:
             print(json.dumps(state))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from seedbed.errors import ComponentError, StoreError
+from seedbed.outcome import not_compared
 from seedbed.store import read_json, write_json, write_lines
 from seedbed.task import Task
 
@@ -30,6 +31,7 @@ def export(run: Path, form: Format, out: Path | None = None) -> Path:
     """
     if out is not None and out.exists():
         raise StoreError(f"{out} is there already, and would be lost. Remove it, or give another --out.")
+    not_compared(run)
     if form == "peft":
         return _adapter(run, out or run / "exports" / "peft")
     rows, task = dataset_rows(run), _task(run)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seedbed.errors import StoreError
 from seedbed.parts import toml_string
 from seedbed.store import Store, read_json, write_json, write_text
 
@@ -34,6 +35,17 @@ def write_outcome(store: Store, facts: Mapping[str, Any], text: str) -> str:
     write_json(table, facts)
     write_text(page, "\n".join([text, *(f"- {line}" for line in datasets(store.root, facts["recipes"]))]).rstrip() + "\n")
     return said
+
+
+def not_compared(folder: Path) -> None:
+    """Raises StoreError where the folder is a comparison's and no run's, with the command that makes a run of its best way."""
+    if not (folder / "compare-of.json").is_file():
+        return
+    if not (folder / "compare.json").is_file():
+        raise StoreError(f"{folder} holds a comparison that has no table yet. The same seedbed compare command goes on.")
+    runs = datasets(folder, read_json(folder / "compare.json").get("recipes", {}))
+    made = "; ".join(runs) or "No arm of it was found to be the best, so that there is no recipe of one"
+    raise StoreError(f"{folder} holds a comparison, not a run; seedbed show {folder} prints its table. {made}.")
 
 
 def datasets(folder: Path, recipes: Mapping[str, str]) -> list[str]:

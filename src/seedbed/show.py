@@ -20,13 +20,18 @@ from typing import Any
 from seedbed.candidates import rows_done
 from seedbed.catalog import CATALOG, find, guarded, roles_of
 from seedbed.errors import ComponentError, StoreError, did_you_mean
+from seedbed.outcome import not_compared
 from seedbed.store import read_json, read_lines, read_parts
 
 STEPS = ("sample", "teacher", "candidates", "answers", "annotations", "labels", "kept", "scores")
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    """Each step's state, of folds too (`folds/...`), and scores.json when the run is finished. Raises StoreError when the folder holds no run."""
+    """Each step's state, of folds too (`folds/...`), and scores.json when the run is finished; of a comparison the table and compare.json. Raises
+    StoreError when the folder holds neither."""
+    if (page := folder / "compare.md").is_file():
+        return {"folder": str(folder), "table": page.read_text(encoding="utf-8"), **read_json(folder / "compare.json")}
+    not_compared(folder)
     if not (folder / "recipe.toml").is_file():
         raise StoreError(f"{folder} is no run folder (it has no recipe.toml). A run leaves one at OUT/<name>, for example runs/helpdesk.")
     steps = {}
@@ -51,6 +56,7 @@ def open_report(folder: Path) -> tuple[Path, bool]:
 
 def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
     """The first n rows of a step of the finished run (of what is there, when it is not finished)."""
+    not_compared(folder)
     state_of(folder)
     if step not in (*STEPS, "dropped"):
         raise StoreError(f"{step!r} is no step. Allowed: {', '.join((*STEPS, 'dropped'))}.{did_you_mean(step, [*STEPS, 'dropped'])}")

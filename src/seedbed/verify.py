@@ -22,6 +22,7 @@ from seedbed.errors import SandboxError, StoreError
 from seedbed.export import dataset_rows
 from seedbed.gates import gates
 from seedbed.grow import step_names
+from seedbed.outcome import not_compared
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured, sealed
 from seedbed.sifting import SIFTED, sift, tally
@@ -86,6 +87,7 @@ class _Grown:
 
 class _Run:
     def __init__(self, root: Path) -> None:
+        not_compared(root)
         if not (root / "manifest.json").is_file():
             raise StoreError(f"{root} holds no finished run: it has no manifest.json. Give the folder of one, for example runs/helpdesk.")
         self.root, self.manifest = root, read_json(root / "manifest.json")
