@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,17 @@ BASE: dict[str, Any] = {
     "arm": [{"name": "many shots"}, {"name": "few shots", "generator": {"shots": 2}}],
 }
 MODES = ("generate", "annotate")
+READS_SIXTY = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Short:
+    def supports(self, task): return ""
+    def learn(self, task, rows, dev, seed): return Read(task.labels[0])
+class Read:
+    def __init__(self, label): self.label = label
+    def predict(self, rows): return [self.label for _ in rows]
+    def cut(self, rows): return sum(len(row.fields["message"]) > 60 for row in rows)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +183,21 @@ def test_an_arm_that_keeps_nothing_says_why_and_spoils_no_other(tmp_path: Path) 
     assert bad["mean"] is None and [note.split(":")[0] for note in bad["note"].split("; ")] == ["seed 1 kept no row", "seed 2 kept no row"]
 
 
+def test_an_arm_of_too_few_rows_says_what_was_done_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "short.py").write_text(READS_SIXTY)
+    cheap = {"annotator": [], "filter": [{"kind": "form"}], "metric": [{"kind": "pii"}], "student": {"kind": "short.py:Short"}}
+    few = {"name": "few", "filter": [{"kind": "form", "low": 0.4, "high": 0.6, "slack": 1.0}], "generate": {"count": 16}}
+    recipe = {k: v for k, v in BASE.items() if k != "annotate"} | cheap | {"arm": [{"name": "all"}, few]}
+    made = recipes.build(recipe | {"sample": {"path": str(ROOT / "examples/helpdesk.csv"), "rows": 100}}, tmp_path)
+    row = compare(made, (), seeds=1, out=tmp_path).rows[2]
+    assert row["n_kept"] > 0
+    assert re.search(
+        rf"kept {row['n_kept']} rows, under 15 % of the most: it is scored at these and not ranked with the others at \d+\. "
+        r"Let it keep more \(it dropped form:.* \d+\), or give all arms a higher \[generate\] count",
+        row["note"],
+    )
+
+
 @pytest.mark.slow
 def test_a_student_of_an_arm_has_a_control_of_its_own(tmp_path: Path) -> None:
     arms = [{"name": "a"}, {"name": "b", "student": {"kind": "linear", "features": "tfidf"}}]
@@ -213,6 +240,21 @@ def test_a_seed_is_another_student_where_files_name_the_same_rows(tmp_path: Path
         "best.toml": "hard, generate, coin.py:Coin"
     }  # the only way; its files and its plug-in are found from the folder of the recipe that was compared
     assert recipes.load(found.folder / "best.toml") == replace(made, name="side-best")
+
+
+def test_rows_longer_than_a_student_reads_are_in_the_note(tmp_path: Path) -> None:
+    (tmp_path / "short.py").write_text(READS_SIXTY)
+    places = {"sample": {"path": str(ROOT / "examples/helpdesk.csv"), "rows": 100}, "student": {"kind": "short.py:Short"}}
+    cheap = places | {"annotator": [], "filter": [{"kind": "form"}], "metric": [{"kind": "pii"}]}
+    made = recipes.build({k: v for k, v in BASE.items() if k not in ("annotate", "arm")} | cheap, tmp_path)
+    sample = load_sample(made.sample, made.task, made.seed, tmp_path)
+    fit, test = (sum(len(row.fields["message"]) > 60 for row in part) for part in (sample.fit, sample.test))
+    found = compare(made, (), seeds=2, out=tmp_path)
+    told = [row["note"] for row in found.rows]
+    among = f"{test} of {len(sample.test)} test rows are longer than the student reads"
+    assert f"{fit} of {len(sample.fit)} training rows and {among}" in told[0] and all(among in note for note in told)
+    assert f" of {len(sample.fit) + found.rows[1]['n_kept']} training rows" in told[1]
+    assert compare(made, (), seeds=2, out=tmp_path).rows[1]["note"] == told[1]
 
 
 def test_the_table_of_other_settings_is_kept(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from seedbed.candidates import tokens_of
 from seedbed.data import load_sample
 from seedbed.errors import RecipeError, StoreError
 from seedbed.folds import folds_to_grow
-from seedbed.gain import FEWEST_BLOCKS, FULL_ROWS, Ruler, decisive, lessons
+from seedbed.gain import FEWEST_BLOCKS, FULL_ROWS, Ruler, decisive, lessons, long_rows, taught
 from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
 from seedbed.limits import Hours
 from seedbed.outcome import lend, write_best, write_outcome
@@ -26,9 +26,9 @@ from seedbed.ranking import LEGEND, ranked, sentence, table, unmeasured
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured
 from seedbed.sifting import tally
-from seedbed.stats import Scorer, equal_draw
+from seedbed.stats import Scorer, equal_draw, mean_of
 from seedbed.store import Journal, Store, fingerprint, read_json, write_json
-from seedbed.types import Example, Predictor, Sample, seed_for
+from seedbed.types import Example, Sample, seed_for
 from seedbed.weights import need_weights, untuned
 
 MODES = ("generate", "annotate", "annotate+generate")
@@ -140,6 +140,11 @@ class _Cell:
         """Rows, of the fold that kept fewest."""
         return min(map(len, self.rows))
 
+    @property
+    def least(self) -> Grown:
+        """What that fold grew."""
+        return min(zip(self.rows, self.grown, strict=True), key=lambda pair: len(pair[0]))[1]
+
 
 class _Table:
     def __init__(self, store: Store, arms: Sequence[Arm], seeds: int, clock: Hours, journal: Journal, say: Callable[[str], None]) -> None:
@@ -202,8 +207,7 @@ class _Table:
                 if cell.kept:
                     cells[i, s] = cell
                 else:
-                    empty = next(grown for grown, rows in zip(cell.grown, cell.rows, strict=True) if not rows)
-                    failed[i, s] = f"seed {s + 1} kept no row{' of one fold' * bool(folds)}: {_reasons(empty)}"
+                    failed[i, s] = f"seed {s + 1} kept no row{' of one fold' * bool(folds)}: {_reasons(cell.least)}"
         return cells, failed
 
     def _cell(self, arm: Arm, s: int) -> _Cell | None:
@@ -236,9 +240,11 @@ class _Table:
         """An arm for each different student."""
         return list({_student(arm): arm for arm in reversed(self.arms)}.values())[::-1]
 
-    def _predictions(self, arm: Arm, s: int, name: Callable[[int], str], rows: Callable[[int], Sequence[Example]]) -> list[str] | None:
+    def _predictions(
+        self, arm: Arm, s: int, name: Callable[[int], str], rows: Callable[[int], Sequence[Example]], long: list[Any] | None = None
+    ) -> list[str] | None:
         """Of the arm's student trained on fit and these rows, on test, of all folds one after the other; None where the time is up. name: of the rows
-        of a fold, in the journal."""
+        of a fold, in the journal. long: takes of each fold, under seed number 0, how many rows are longer than the student reads (`gain.taught`)."""
         student, seed = arm.recipe.student, seed_for(arm.recipe.seed, "compare", "student", s)
         found: list[str] = []
         for i, part in enumerate(self.parts[s]):
@@ -247,14 +253,16 @@ class _Table:
             if unit not in self.known:
                 if self.clock.over():
                     return None
-                learn = partial(student.settings.learn, part.task, [*part.fit, *rows(i)], part.dev, seed)
-                self.known[unit] = list(own("student", student, partial(_answers, learn, part)))
+                self.known[unit] = own("student", student, partial(taught, student.settings, part, [*part.fit, *rows(i)], seed, not s))
                 self.journal.add({"name": unit, "value": self.known[unit]})
-            found += self.known[unit]
+            made = self.known[unit]
+            if isinstance(made, dict) and long is not None:
+                long.append(made["long"])
+            found += made["predictions"] if isinstance(made, dict) else made
         return found
 
-    def _real(self, arm: Arm, s: int) -> list[str] | None:
-        return self._predictions(arm, s, lambda i: REAL, lambda i: [])
+    def _real(self, arm: Arm, s: int, long: list[Any] | None = None) -> list[str] | None:
+        return self._predictions(arm, s, lambda i: REAL, lambda i: [], long)
 
     def _ruler(self, arm: Arm) -> tuple[Ruler, str]:
         """What measures the arm's student, and why it cannot or ""."""
@@ -268,14 +276,16 @@ class _Table:
         line = unmeasured(name, "-", arm.recipe.student.kind, self._fit, max(map(max, more)), ruler.metric)
         if reason:
             return line | {"note": reason}
+        long: list[Any] = []
 
         def runs(s: int) -> list[str] | None:
             if name == REAL:
-                return self._real(arm, s)
+                return self._real(arm, s, long)
             drawn = seed_for(arm.recipe.seed, "compare", "full", s)
-            return self._predictions(arm, s, lambda i: f"{FULL}/{more[s][i]}", lambda i: equal_draw(self.parts[s][i].more, more[s][i], drawn))
+            return self._predictions(arm, s, lambda i: f"{FULL}/{more[s][i]}", lambda i: equal_draw(self.parts[s][i].more, more[s][i], drawn), long)
 
-        return line | self._numbers(ruler, arm, {s: runs(s) for s in range(self.seeds)}, versus_real=name == FULL)
+        line |= self._numbers(ruler, arm, {s: runs(s) for s in range(self.seeds)}, versus_real=name == FULL)
+        return line | {"note": "; ".join(filter(None, [line["note"], long_rows(long)]))}
 
     def _row(self, i: int, arm: Arm, cells: Mapping[tuple[int, int], _Cell], budget: int, failed: Mapping[tuple[int, int], str]) -> dict[str, Any]:
         ruler, reason = self._ruler(arm)
@@ -296,13 +306,14 @@ class _Table:
             reasons.append(f"personal data of real rows in {100 * leaked:.1f} % of its rows: as a run they would fail its gate")
         if not mine or reason:
             return line | {"note": "; ".join(filter(None, [reason if mine else "", *reasons]))}
-        equal = {cell.seed: self._learned(cell, n) for cell in mine}
+        long: list[Any] = []
+        equal = {cell.seed: self._learned(cell, n, long) for cell in mine}
         line |= self._numbers(ruler, arm, equal, versus_real=True)
         if max(line["kept"]) > WORTH_A_STUDENT * n:
             whole = self._numbers(ruler, arm, {cell.seed: self._learned(cell, cell.kept) for cell in mine}, versus_real=True)
             line |= {f"all_{key}": whole[key] for key in ("mean", "gain", "gain_low", "gain_high")}
             line |= {"all_kept": least if least == max(line["kept"]) else line["kept"]}
-        notes = [line["note"], *reasons, f"kept {least} rows, too few for the {budget} of the others" if n < budget else ""]
+        notes = [line["note"], *reasons, _too_few(min(mine, key=lambda cell: cell.kept), budget) if n < budget else "", long_rows(long)]
         return line | {"note": "; ".join(dict.fromkeys(filter(None, notes)))}
 
     def _rank(self, student: str, cells: Mapping[tuple[int, int], _Cell], n: int, lines: Sequence[dict[str, Any]]) -> str:
@@ -320,10 +331,10 @@ class _Table:
         made += [tokens_of(self.store.path(looks_step(g.names))) for g in cell.grown]
         return sum(made) + sum(tokens_of(self.store.path(g.names["answers"])) for g in cell.grown if "answers" in g.names)
 
-    def _learned(self, cell: _Cell, n: int) -> list[str] | None:
+    def _learned(self, cell: _Cell, n: int, long: list[Any] | None = None) -> list[str] | None:
         drawn = seed_for(cell.arm.recipe.seed, "compare", "draw", cell.seed)
         rows, grown = cell.rows, cell.grown
-        return self._predictions(cell.arm, cell.seed, lambda i: f"{grown[i].names['kept']}/{n}", lambda i: equal_draw(rows[i], n, drawn))
+        return self._predictions(cell.arm, cell.seed, lambda i: f"{grown[i].names['kept']}/{n}", lambda i: equal_draw(rows[i], n, drawn), long)
 
     def _numbers(self, ruler: Ruler, arm: Arm, runs: Mapping[int, list[str] | None], versus_real: bool) -> dict[str, Any]:
         """mean with its interval, and the gain over the real rows alone of the same seeds."""
@@ -359,13 +370,9 @@ class _Table:
                 return {"mauve": None, "copies": None, "measures": {}}
             for name, numbers in self.known[unit].items():
                 found.setdefault(name, []).append(numbers)
-        means = {name: {k: _mean([v[k] for v in values]) for k in ("value", "low", "high", "real")} for name, values in found.items()}
+        means = {name: {k: mean_of([v[k] for v in values]) for k in ("value", "low", "high", "real")} for name, values in found.items()}
         value = {name: numbers["value"] for name, numbers in means.items()}
         return {"mauve": value.get("mauve"), "copies": value.get("verbatim_rate"), "measures": means}
-
-
-def _answers(learn: Callable[[], Predictor], part: Sample) -> list[str]:
-    return learn().predict(part.test)
 
 
 def _cell_name(arm: Arm, recipe: Recipe, sample: Sample) -> str:
@@ -377,10 +384,12 @@ def _student(arm: Arm) -> str:
     return fingerprint(arm.recipe.student.facts())
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """None where one of them could not be measured."""
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+def _too_few(cell: _Cell, budget: int) -> str:
+    """Why the arm is not at the rows of the others, and what would bring it there."""
+    return (
+        f"kept {cell.kept} rows, under {100 * LEAST_SHARE:.0f} % of the most: it is scored at these and not ranked with the others at {budget}. "
+        f"Let it keep more (it dropped {_reasons(cell.least)}), or give all arms a higher [generate] count"
+    )
 
 
 def _reasons(grown: Grown) -> str:

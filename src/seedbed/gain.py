@@ -168,7 +168,7 @@ def measure_gain(
     note += [uneven(sample)] if folds else []
     odd = len(sample.tested) - len(judged(sample.task, sample.tested))
     note += [f"{odd} test rows have asserts that cannot be judged and are left out"] if odd else []
-    note += [_long(long)]
+    note += [long_rows(long)]
     smallest = max(difference.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)
     return Gain(metric, arms, difference, smallest, curve, "; ".join(part for part in note if part))
 
@@ -269,12 +269,7 @@ def _predict(
     def make(sample: Sample, kept: Sequence[Example]) -> Any:
         fit = len(sample.fit)
         rows = equal_draw(sample.fit, min(point.real, fit), draw) + equal_draw(sample.more, max(0, point.real - fit), draw)
-        rows += equal_draw(kept, point.synthetic, draw)
-        predictor = student.learn(sample.task, rows, sample.dev, draw)
-        said = list(predictor.predict(sample.test))
-        cut = getattr(predictor, "cut", None) if long is not None else None
-        counted = [[cut(part), len(part)] for part in (rows, sample.test)] if cut else []
-        return {"predictions": said, "long": counted} if any(n for n, _ in counted) else said
+        return taught(student, sample, rows + equal_draw(kept, point.synthetic, draw), draw, long is not None)
 
     found: list[str] = []
     for fold, part in enumerate(parts):
@@ -284,6 +279,15 @@ def _predict(
             long.append(made["long"])
         found += made["predictions"] if isinstance(made, dict) else made
     return found
+
+
+def taught(student: Student, sample: Sample, rows: Sequence[Example], seed: int, count: bool) -> Any:
+    """The predictions on test of a student of the rows; where some are longer than it reads, and `count`, beside `long` as of `_predict`."""
+    predictor = student.learn(sample.task, rows, sample.dev, seed)
+    said = list(predictor.predict(sample.test))
+    cut = getattr(predictor, "cut", None) if count else None
+    counted = [[cut(part), len(part)] for part in (rows, sample.test)] if cut else []
+    return {"predictions": said, "long": counted} if any(n for n, _ in counted) else said
 
 
 @dataclass(frozen=True)
@@ -344,8 +348,8 @@ class Ruler:
         return paired_difference(seeds, seeds, self.blocks, a, b, self.seed, DRAWS, paired)
 
 
-def _long(counted: Sequence[Any]) -> str:
-    """In words, how many rows are longer than the student reads; "" where none is. counted: by `_predict`."""
+def long_rows(counted: Sequence[Any]) -> str:
+    """In words, how many rows are longer than the student reads; "" where none is. counted: the `long` of `taught`, of each fold."""
     (train, of), (test, among) = np.sum(counted, axis=0).tolist() if counted else ((0, 0), (0, 0))
     told = f"{train} of {of} training rows and {test} of {among} test rows are longer than the student reads"
     return f"{told}: it leaves them out or sees their starts alone" if train or test else ""

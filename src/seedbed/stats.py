@@ -167,3 +167,9 @@ def equal_draw(items: Sequence[T], n: int, seed: int) -> list[T]:
         raise ValueError(f"cannot draw {n} of {len(items)} items.")
     picked = sorted(np.random.default_rng(seed).choice(len(items), size=n, replace=False).tolist())
     return [items[i] for i in picked]
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """None where one of them could not be measured, or there is none."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
