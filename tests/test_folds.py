@@ -301,6 +301,19 @@ def test_verify_names_a_file_of_a_fold_that_is_not_what_the_run_wrote(whole: Pat
     assert path.relative_to(folder).as_posix() in found["files"]
 
 
+@pytest.mark.slow
+def test_what_is_under_way_says_which_fold_it_is_of(
+    desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seedbed.progress.PLAIN_EVERY_S", -1)
+    two = FOLDED | {"sample": {"path": "desk.csv", "folds": 2}, "gain": {"seeds": 1, "volumes": [1]}}
+    run(recipes.build(two, desk), tmp_path)
+    first, second, said = re.split(r"^fold [12] of 2, about [\d,]+ s for all that are left\n", capsys.readouterr().err, flags=re.M)
+    assert "generate: " in first and "fold" not in first
+    assert "fold 1 of 2, generate: " in second and "fold 2 of 2, generate: " in said
+    assert re.search("^students: ", said, re.M)
+
+
 def test_a_damaged_file_of_a_fold_is_named_and_right_after_it_is_removed(whole: Path, desk: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(whole, tmp_path / "tiny")
     shutil.rmtree(next(folder.glob("scores-*")))

@@ -22,6 +22,7 @@ from seedbed.gain import FEWEST_BLOCKS, FULL_ROWS, Ruler, decisive, lessons, lon
 from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
 from seedbed.limits import Hours
 from seedbed.outcome import lend, write_best, write_outcome
+from seedbed.progress import within
 from seedbed.ranking import LEGEND, ranked, sentence, table, unmeasured
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured
@@ -214,12 +215,14 @@ class _Table:
         """What the arm grows under seed number s; None where the time is up."""
         recipe, target = self._seeded(arm, s), str(arm.recipe.task.target)
         found: list[Grown] = []
-        for part in self.parts[s]:
+        for number, part in enumerate(self.parts[s], 1):
             if self.clock.over():
                 return None
+            place = f"{arm.name}, {arm.mode}, seed {s + 1} of {self.seeds}" + f", fold {number} of {len(self.parts[s])}" * (len(self.parts[s]) > 1)
             timer, name = Timer(), _cell_name(arm, recipe, part)
             try:
-                found.append(grow(self.store, recipe, part, self.clock.limits(), timer))
+                with within(place):
+                    found.append(grow(self.store, recipe, part, self.clock.limits(), timer))
             finally:
                 self.seconds[name] = round(self.seconds.get(name, 0.0) + sum(timer.seconds.values()), 2)
                 write_json(self.store.path("seconds.json"), self.seconds)

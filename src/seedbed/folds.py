@@ -12,6 +12,7 @@ from dataclasses import replace
 from seedbed.gain import decisive, uneven
 from seedbed.grow import Grown, Timer
 from seedbed.limits import Deadline, Limits
+from seedbed.progress import within
 from seedbed.recipe import Recipe
 from seedbed.store import Store, fingerprint
 from seedbed.types import Sample
@@ -36,12 +37,16 @@ def grow_folds(
     if folds and (why := uneven(sample)):
         print(f"note: {why}.", file=sys.stderr, flush=True)
     for number, fold in enumerate(folds, 1):
-        print(f"fold {number} of {len(folds)}", file=sys.stderr, flush=True)
+        place, done = f"fold {number} of {len(folds)}", len(list(inner.root.glob("kept-*")))
+        each = sum(timer.seconds.values()) / (1 + done)  # the run's rows and those of the finished folds
+        ahead = f", about {each * (len(folds) - done):,.0f} s for all that are left" if done < len(folds) else ""
+        print(f"{place}{ahead}", file=sys.stderr, flush=True)
         left, cut = limits.left(deadline, timer.tokens), {"cut": {"rows": 0, "of": recipe.generate.count, "fit": {}}}
         if left:
-            found.append(grow_as_asked(inner, recipe, fold, left, timer, on)[0])
+            with within(place):
+                found.append(grow_as_asked(inner, recipe, fold, left, timer, on)[0])
             cut = found[-1].cut
         if cut:
-            cut["cut"] |= {"limits": str(limits), "fold": f"{number} of {len(folds)}"}
+            cut["cut"] |= {"limits": str(limits), "fold": place.removeprefix("fold ")}
             return replace(grown, names=names, cut=cut), []
     return grown, found

@@ -6,15 +6,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 Update = Callable[[float, str], None]
 """update(done, note): how many of `total` are done, and a short remark."""
 PLAIN_EVERY_S = 10.0
+_PART: ContextVar[str] = ContextVar("part", default="")
+
+
+@contextmanager
+def within(part: str) -> Iterator[None]:
+    """Names the part of a longer work that the activities in it belong to, such as "fold 2 of 5"; "": none."""
+    token = _PART.set(f"{part}, " if part else "")
+    try:
+        yield
+    finally:
+        _PART.reset(token)
 
 
 @contextmanager
 def bar(label: str, total: float) -> Iterator[Update]:
     """Shows one activity; `total` in any unit."""
+    label = _PART.get() + label
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
