@@ -35,6 +35,7 @@ SHORT = ["generator.epochs=1", "generator.batch=4", "generate.count=40", "gain.s
 LESS = {
     "label.toml": ["sample.rows=40", "annotate.count=24", "gain.seeds=1"],
     "side.toml": ["sample.rows=40", "generate.count=16", "annotate.count=16"],
+    "ways.toml": ["sample.rows=40", "generate.count=16"],
 }
 """Of the recipes of a page."""
 READ_ONLY = ("source", "git", "pip", "cd")
