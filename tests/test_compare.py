@@ -149,6 +149,20 @@ def test_the_best_way_is_a_recipe_whose_run_makes_none_of_its_steps_again(compar
 
 
 @pytest.mark.slow
+def test_a_run_of_the_only_way_finds_its_teacher_and_its_candidates_and_is_verified(tmp_path: Path) -> None:
+    (tmp_path / "short.py").write_text(READS_SIXTY)
+    shutil.copy(ROOT / "examples/helpdesk.csv", tmp_path)
+    cheap = {"annotator": [], "filter": [{"kind": "form"}], "metric": [{"kind": "pii"}], "student": {"kind": "short.py:Short"}}
+    recipe = {k: v for k, v in BASE.items() if k not in ("annotate", "arm")} | cheap | {"sample": {"path": "helpdesk.csv", "rows": 100}}
+    folder = compare(recipes.build(recipe, tmp_path), (), seeds=1, out=tmp_path / "out").folder
+    done = run(recipes.load(folder / "best.toml"), tmp_path / "out").folder
+    steps = json.loads((done / "manifest.json").read_text())["steps"]
+    for step in ("teacher", "candidates", "kept"):
+        assert all(file.samefile(done / steps[step] / file.name) for file in (folder / steps[step]).iterdir())
+    assert not [check for check in verify(done, folder / "best.toml") if check.passed is False]
+
+
+@pytest.mark.slow
 def test_hours_leave_cells_without_a_number_and_a_reason_and_the_next_call_fills_them(tmp_path: Path) -> None:
     made = recipes.build(BASE | {"arm": BASE["arm"][:1]}, ROOT)
     cut = compare(made, MODES, seeds=1, out=tmp_path / "cut", hours=1e-9)

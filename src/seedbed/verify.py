@@ -216,7 +216,8 @@ class _Run:
             raise _NotChecked("rows that were not made here: evaluate them again")
         if self.raw["generate"].get("auto") or "cut" in self.manifest:
             raise _NotChecked("the run ended at a limit or by itself, so that its recipe does not say how many rows it has")
-        found = recipes.build(self.raw, path.resolve().parent)
+        own = recipes.read(path) if path.is_file() else {}
+        found = recipes.build(self.raw, path.resolve().parent / str(own.get("base", "")))
         kinds = [m["kind"] for m in self.raw.get("metric", ())]  # without an audit that is added now, and was not when the run was made
         found = replace(found, metrics=tuple(m for m in found.metrics if m.kind in kinds))
         return found, load_sample(found.sample, found.task, found.seed, found.base)
