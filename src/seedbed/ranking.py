@@ -20,10 +20,10 @@ HEAD = (
     "copies", "tokens", "s",
 )  # fmt: skip
 LEGEND = """arm, mode, student: what made the rows, how, and who learns from them. real, kept: rows that it learns from. seeds: redraws of fit and
-dev. score: of the student on the test, mean of the seeds. 95 %: interval of the column before it. gain: points over real rows alone.
-behind: points that the best arm of the student is ahead; these intervals hold for all pairs of arms. detectable: the smallest true gain
-that is seen 4 times of 5. all kept: the gain with all n rows that the arm kept of each seed. MAUVE, copies: of the kept rows, likeness
-to real text (at most 1) and share that is copied from it. tokens, s: generated and spent, all seeds together."""
+dev. score: of the student on the test, mean of the seeds. 95 %: interval of the column before it. gain: points over real rows alone. behind:
+points that the best arm of the student is ahead; these intervals hold for all pairs of arms. detectable: the smallest true gain that is seen 4
+times of 5. all kept: the gain with all n rows that the arm kept of each seed, where these are over 5 % more. MAUVE, copies: of the kept rows,
+likeness to real text (at most 1) and share that is copied from it. tokens, s: generated and spent, all seeds together."""
 """Of the columns, for who reads the table alone."""
 K = TypeVar("K", bound=Hashable)
 NO_RANK: dict[str, Any] = {"best": False, "behind": None, "behind_low": None, "behind_high": None}
