@@ -315,7 +315,14 @@ def test_init_names_what_does_not_fit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "test", "prompt"),
-    [(16, 0.25, "amortised"), (20, None, "amortised"), (199, None, "amortised"), (200, 0.5, "amortised"), (300, 0.34, "mc"), (500, 0.25, "mc")],
+    [
+        (16, 0.25, "amortised-lora"),
+        (20, None, "amortised-lora"),
+        (199, None, "amortised-lora"),
+        (200, 0.5, "amortised-lora"),
+        (300, 0.34, "mc"),
+        (500, 0.25, "mc"),
+    ],
 )
 def test_init_gives_up_no_row_where_there_are_few_and_tests_on_a_hundred_where_there_are_more(
     tmp_path: Path, rows: int, test: float | None, prompt: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections import Counter
@@ -303,12 +302,6 @@ def test_quotas_need_labels(tmp_path: Path) -> None:
     raw = TOY | {"task": {"kind": "plain", "inputs": ["message"]}, "generator": {"kind": "finetune", "order": "label-first", "labels": "sample"}}
     with pytest.raises(RecipeError, match="a plain task has none"):
         recipes.build(raw, ROOT)
-
-
-def test_without_peft_it_is_said_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ComponentError, match=r"pip install 'seedbed\[finetune\]'"):
-        finetune.own("no/such", "lora")
 
 
 def test_rows_longer_than_the_context_are_counted(tmp_path: Path) -> None:

@@ -93,11 +93,11 @@ kind = "linear"
 seeds = 3                    # students trained, each by another seed: they are averaged
 """
 FEW_ROWS = 256
-"""Up to here the shipped decoder, adapted: from 32 and 128 rows it kept most of its rows (docs/results/lowrow.md), and its fit takes minutes."""
+"""Up to here the shipped decoder, adapted: from 32 and 128 rows it had the lowest loss and kept most of its rows (docs/results/lowrow.md)."""
 FEW = {
     "prompt": """\
-prompt = "amortised"         # a decoder of embeddings, adapted; "amortised-lora" changes the model too, in a quarter of the time;
-                             # nsp | mp | mc need more rows; auto fits amortised and these three and keeps the best on dev""",
+prompt = "amortised-lora"    # a decoder of embeddings and the model, adapted together; "amortised" leaves the model as it is, in four times
+                             # the time; nsp | mp | mc need more rows; auto fits amortised and these three and keeps the best on dev""",
     "count": 600,
     "select": """\
 # Texts nearer to yours: count = 1800 above, and of what is left the rows that are together most like fit (docs/results/softsrv.md).

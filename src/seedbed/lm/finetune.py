@@ -5,7 +5,6 @@ A text's loss is on its target alone, so the same function serves a teacher, who
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from seedbed.errors import ComponentError, ModelError
+from seedbed.errors import ModelError
 from seedbed.flops import COPIES
 from seedbed.limits import NEVER, Deadline
 from seedbed.lm import loop, train
@@ -91,8 +90,6 @@ class Tuned:
 def own(name: str, method: Method, load_in: LoadIn | None = None) -> LM:
     """A model that `tune_lm` may change: in fp32 where all weights learn, else in the type that this machine reads fastest."""
     full = method == "full"
-    if not full:
-        _peft()  # where it lacks, that is said before anything is loaded
     return fresh(name, torch.float32 if full else quick_dtype(), usual_device(), load_in, COPIES if full else 1)
 
 
@@ -127,7 +124,8 @@ def tune_lm(
 
 def merged(name: str, adapter: Path, dtype: torch.dtype, device: str) -> LM:
     """The model with the adapter's LoRA added to its weights. Raises ModelError when it was made for other weights, or is none."""
-    peft = _peft()
+    import peft
+
     base = fresh(name, dtype, device)
     try:
         made_for = json.loads((adapter.parent / "finetune.json").read_text())
@@ -156,19 +154,10 @@ def _by_old_names() -> Iterator[None]:
         yield
 
 
-def _peft() -> Any:
-    if importlib.util.find_spec("peft") is None:
-        raise ComponentError(
-            "LoRA needs peft, which is not installed. Install it: pip install 'seedbed[finetune]', or tune all weights: method = \"full\"."
-        )
-    import peft
-
-    return peft
-
-
 def _with_lora(lm: LM, how: Tuning, seed: int) -> Any:
     """The model inside a PeftModel; A is drawn from the seed and B is zero, so that nothing has changed yet."""
-    peft = _peft()
+    import peft
+
     targets: Any = "all-linear" if how.targets == ("auto",) else list(how.targets)
     config = peft.LoraConfig(r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, target_modules=targets, task_type="CAUSAL_LM")
     try:
