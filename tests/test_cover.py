@@ -124,3 +124,9 @@ def test_a_run_that_looks_first_is_the_same_by_limits_and_by_shards(tmp_path: Pa
     assert looked.name in {p.name for p in (tmp_path / "joined/looks").iterdir()}
     assert _snapshot(tmp_path / "whole/looks") == _snapshot(tmp_path / "joined/looks")
     assert _snapshot(tmp_path / "whole/looks").items() <= _snapshot(tmp_path / "cut/looks").items()  # and the rows kept of the cut one
+
+
+@pytest.mark.slow
+def test_a_teacher_that_looks_first_finds_the_canaries_that_it_learned(tmp_path: Path) -> None:
+    planted = RUN | {"sample": RUN["sample"] | {"canaries": 2}, "engine": {"kind": "toy"}}
+    assert run(recipes.build(planted, ROOT), tmp_path).scores["counts"]["candidates"] == 20

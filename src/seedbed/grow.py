@@ -287,7 +287,7 @@ def having_seen(
         if done < looks:
             return None
         folder = store.close(name)
-    found: Teacher = teacher.having_seen(sample, each_candidate(folder, looks))  # type: ignore[attr-defined]
+    found: Teacher = teacher.having_seen(learned(sample), each_candidate(folder, looks))  # type: ignore[attr-defined]
     return found
 
 
