@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from seedbed.engines.local import Local, LocalSession
+from seedbed.errors import ModelError
 from seedbed.lm.batching import Batch, Stops
 from seedbed.lm.forward import Llama, Modules, forward_of, plain
 from seedbed.lm.load import LM, load, weights_hash
@@ -23,8 +24,8 @@ SHOTS = "Tom had a small red ball. He threw it over the wall and ran to find it.
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma", "gpt2"]
 
 
-def random_lm(kind: str, context: int = 128) -> LM:
-    """A tiny model of a family with random weights and seedling's tokenizer."""
+def random_lm(kind: str, context: int = 128, **changes: Any) -> LM:
+    """A tiny model of a family with random weights and seedling's tokenizer. changes: of its configuration."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(3)
@@ -36,8 +37,8 @@ def random_lm(kind: str, context: int = 128) -> LM:
         facts |= {"max_position_embeddings": context, "head_dim": 8}
     if kind == "mistral":
         facts["sliding_window"] = None
-    config = AutoConfig.for_model(kind, **facts)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval().requires_grad_(False)
+    config = AutoConfig.for_model(kind, **facts | changes)
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     lm = load("seedling")
     return LM(kind, model, lm.tokenizer, weights_hash(model), context, lm.eos, lm.bos, 32)
 
@@ -56,6 +57,51 @@ def test_greedy_equals_generate_for_prompts_of_all_lengths(kind: str) -> None:
     texts = ["", "The cat", SHOTS[:100], SHOTS[:101], SHOTS[:230] + " A dog", "Once " * 20, SHOTS[:230] + " Two men"]
     found = dict(LocalSession(lm, None, 3, 128).complete(iter([(i, Prompt(t, i)) for i, t in enumerate(texts)]), Sampling(0.0, 1.0, 24)))
     assert [found[i].text for i in range(len(texts))] == [_greedy(lm, t, 24) for t in texts]
+
+
+WINDOWED: list[tuple[str, dict[str, Any]]] = [
+    ("mistral", {"sliding_window": 16}),  # every layer looks back so far
+    ("gemma3_text", {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}),
+    ("qwen2", {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "changes"), WINDOWED, ids=lambda value: value if isinstance(value, str) else "")
+def test_layers_look_back_as_far_as_their_window(kind: str, changes: dict[str, Any]) -> None:
+    lm, labels = random_lm(kind, **changes), [" billing", " a late parcel", " a late train"]
+    texts = ["", "The cat", SHOTS[:100], SHOTS[:230] + " A dog", SHOTS[:230] + " Two men"]
+    session = LocalSession(lm, None, 3, 128)
+    found = dict(session.complete(iter([(i, Prompt(t, i)) for i, t in enumerate(texts)]), Sampling(0.0, 1.0, 24)))
+    assert [found[i].text for i in range(len(texts))] == [_greedy(lm, t, 24) for t in texts]
+    ids = [lm.bos, *lm.encode(texts[-1])]
+    for label, (value, _) in zip(labels, session.score(Prompt(texts[-1], 0), labels), strict=True):
+        extra = lm.encode(label)
+        logs = torch.log_softmax(lm.model(torch.tensor([ids + extra]), use_cache=False).logits[0].double(), dim=-1)
+        assert value == pytest.approx(sum(float(logs[len(ids) + i - 1, token]) for i, token in enumerate(extra)), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("lfm2", {"layer_types": ["conv", "full_attention"]}), ("mpt", {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128})],
+)
+def test_a_model_whose_layers_read_no_positions_or_masks_scores_nothing(kind: str, changes: dict[str, Any]) -> None:
+    session = LocalSession(random_lm(kind, **changes), None, 3, 128)
+    with pytest.raises(ModelError, match=f"{kind}.*vllm"):
+        session.score(Prompt("The cat", 0), [" sat", " ran"])
+
+
+@pytest.mark.slow
+def test_a_window_that_counts_from_the_caches_end_bounds_the_cache() -> None:
+    shape = {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 64}
+    lm = random_lm("gpt_neo", **shape)
+    session, prompts = LocalSession(lm, None, 3, 64), [(i, Prompt(text, i)) for i, text in enumerate(["", SHOTS[:100]])]
+    found = dict(session.complete(iter(prompts), Sampling(0.0, 1.0, 16)))
+    assert [found[i].text for i, _ in prompts] == [_greedy(lm, p.text, 16) for _, p in prompts]
+    with pytest.raises(ModelError, match=r"64 tokens.*engine\.cache"):
+        list(LocalSession(lm, None, 3, 128).complete(iter(prompts), Sampling(0.0, 1.0, 16)))
+    with pytest.raises(ModelError, match=r"64 tokens.*engine\.cache"):
+        session.score(Prompt(SHOTS, 0), [" sat"])
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])

@@ -4,8 +4,10 @@ the same arithmetic with a fraction of the calls. At 5 M parameters most of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from seedbed.errors import ModelError
 from seedbed.lm.load import LM
 from seedbed.lm.slots import KV, Shared, Step
 
@@ -59,6 +62,29 @@ def plain(model: Any) -> bool:
     )
 
 
+def by_window(model: Any, columns: int, mask: Callable[[int | None], torch.Tensor]) -> torch.Tensor | dict[str, torch.Tensor]:
+    """The mask in the form that the model's layers take it, as transformers' `create_masks_for_generate` does: a mask that is given to a model
+    is taken as it is, whatever its windows are. columns: S; mask: how far a token looks back, itself counted, or None -> (B, 1, T, S).
+
+    Raises ModelError for a model with layers that read no such mask (convolutions, recurrent states, chunks), or no positions."""
+    config = model.config.get_text_config()
+    kinds, window = set(getattr(config, "layer_types", None) or ()), getattr(config, "sliding_window", None)
+    strange = sorted(kinds - {"full_attention", "sliding_attention"})
+    if strange or "position_ids" not in signature(model.forward).parameters:
+        reads = f"has layers of the kind {strange[0]!r}" if strange else "reads no positions"
+        raise ModelError(
+            f"a model of the kind {config.model_type!r} {reads}, which is not computed here. Use [engine] kind = 'vllm', or another model."
+        )
+    # GPT-Neo's own masks count from the last column, whatever the rows' positions are.
+    if "local" in getattr(config, "attention_layers", ()) and columns > config.window_size:
+        raise ModelError(
+            f"a model of the kind {config.model_type!r} can read {config.window_size} tokens here: set engine.cache to that, or to less."
+        )
+    if "sliding_attention" in kinds:
+        return {kind: mask(window if kind == "sliding_attention" else None) for kind in sorted(kinds)}
+    return mask(None if kinds else window)
+
+
 def _kv_dtype(lm: LM) -> torch.dtype:
     """fp32 on a CPU, whatever the weights are: attention of one token over bf16 keys is slower there (LOG, 24 November)."""
     found: torch.dtype = torch.float32 if lm.device.type == "cpu" else next(lm.model.parameters()).dtype
@@ -66,7 +92,7 @@ def _kv_dtype(lm: LM) -> torch.dtype:
 
 
 class Modules:
-    """Any causal model of transformers, through its own modules. Rows attend as far as the longest of them."""
+    """Any causal model of transformers, through its own modules. Rows attend as far as the longest of them, or as the layers' windows reach."""
 
     sharing: tuple[int, int, int] | None = None
 
@@ -86,7 +112,7 @@ class Modules:
         out = self.lm.model(
             inputs_embeds=vectors,
             position_ids=step.positions.clamp(max=self.lm.context - 1),
-            attention_mask=whole.masks()[0].to(vectors.dtype),
+            attention_mask=by_window(self.lm.model, extent, lambda window: whole.masks(window)[0].to(vectors.dtype)),
             past_key_values=Cache(layers=layers),
             use_cache=True,
             logits_to_keep=1 if step.keep is None else 0,

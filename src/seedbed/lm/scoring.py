@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import torch
 
+from seedbed.lm.forward import by_window
 from seedbed.lm.load import LM
 
 TOKENS_A_PASS = 2048
@@ -69,13 +70,19 @@ def _trie(continuations: tuple[tuple[int, ...], ...]) -> _Trie:
 
 def _pass(lm: LM, prefix: torch.Tensor, continuations: Sequence[Sequence[int]]) -> list[float]:
     n, device, tree = prefix.shape[1], lm.device, _trie(tuple(map(tuple, continuations)))
-    positions = torch.cat([torch.arange(n), n + tree.depths]).to(device)
+    positions = torch.cat([torch.arange(n), n + tree.depths])
     seen = torch.ones(len(positions), len(positions), dtype=torch.bool).tril()
     seen[n:, n:] = tree.sees
     vectors = torch.cat([prefix, lm.vectors(tree.tokens[tree.read].to(device))[None]], dim=1)
-    mask = torch.zeros(seen.shape, dtype=vectors.dtype).masked_fill_(~seen, torch.finfo(vectors.dtype).min).to(device)
+    behind = positions[:, None] - positions[None]
+
+    def mask(window: int | None) -> torch.Tensor:
+        near = seen if window is None else seen & (behind < window)
+        return torch.zeros(near.shape, dtype=vectors.dtype).masked_fill_(~near, torch.finfo(vectors.dtype).min).to(device)[None, None]
+
     kept = torch.arange(n - 1, vectors.shape[1], device=device)
-    found = lm.model(inputs_embeds=vectors, position_ids=positions[None], attention_mask=mask[None, None], use_cache=False, logits_to_keep=kept)
+    masks = by_window(lm.model, len(positions), mask)
+    found = lm.model(inputs_embeds=vectors, position_ids=positions[None].to(device), attention_mask=masks, use_cache=False, logits_to_keep=kept)
     logits = found.logits[0].float()
     source = tree.parents.to(device)
     logs = logits[source, tree.tokens.to(device)] - torch.logsumexp(logits, dim=-1)[source]

@@ -89,11 +89,15 @@ class Step:
         rows = torch.arange(len(self.positions), device=self.positions.device)
         return (rows[:, None] * kv.length + self._columns).flatten()
 
-    def masks(self) -> list[torch.Tensor]:
-        """For each span (rows, 1, T, extent): 0 where a token may look, -inf elsewhere."""
+    def masks(self, window: int | None = None) -> list[torch.Tensor]:
+        """For each span (rows, 1, T, extent): 0 where a token may look, -inf elsewhere. window: columns that it looks at, at most, its own
+        and those before; of steps without a shared beginning."""
         found = []
         for start, stop, extent in self.spans:
             columns = torch.arange(extent, device=self.positions.device)
-            hidden = columns > self._columns[start:stop, None, :, None]
+            here = self._columns[start:stop, None, :, None]
+            hidden = columns > here
+            if window is not None:  # a token beyond the extent fills up a shape; it sees the last column, for a row that sees none is no number
+                hidden |= columns <= (here - window).clamp(max=extent - 2)
             found.append(torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf))
         return found
