@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,20 @@ def test_long_inputs_are_cut_and_counted(tuned: Encoder) -> None:
     assert learned.facts["rows_cut"] == 3
     assert learned.cut(rows[2:]) == 1
     assert len(learned.predict(rows)) == 8
+
+
+def test_a_text_is_cut_before_its_positions_run_out(tmp_path: Path) -> None:
+    """RoBERTa's first positions are kept for padding: of 34 it reads 32, and its tokenizer may not say so."""
+    from transformers import AutoTokenizer, RobertaConfig, RobertaModel
+
+    tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
+    tokenizer.model_max_length = 10**30
+    tokenizer.save_pretrained(tmp_path)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 34}
+    RobertaModel(RobertaConfig(vocab_size=len(tokenizer), pad_token_id=1, **shape)).save_pretrained(tmp_path)
+    rows = [Example(str(i), {"text": "word " * (3 + 40 * i), "label": "ab"[i]}) for i in range(2)]
+    learned = Encoder(str(tmp_path), tune=True, epochs=1).learn(TASK, rows, [], 0)
+    assert learned.cut(rows) == 1 and len(learned.predict(rows)) == 2
 
 
 def test_a_model_that_is_not_there_is_named(tuned: Encoder) -> None:

@@ -134,8 +134,14 @@ def _load(name: str, where: str, task: Task, labels: int, seed: int) -> tuple[An
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    limit = min(int(tokenizer.model_max_length), int(getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)))
+    limit = min(int(tokenizer.model_max_length), int(getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)), *_places(model))
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), _Reader(task, tokenizer, limit)
+
+
+def _places(model: Any) -> list[int]:
+    """Tokens for which a table of positions has a row each; RoBERTa's positions begin behind that of padding."""
+    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings") and isinstance(m, torch.nn.Embedding)]
+    return [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
 
 
 def _groups(model: Any) -> list[dict[str, Any]]:
