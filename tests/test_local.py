@@ -12,13 +12,13 @@ import torch
 
 from seedbed.engines.local import Local, LocalSession
 from seedbed.errors import ModelError
-from seedbed.lm.batching import Batch, Stops
+from seedbed.lm.batching import Batch, Rows, Stops
 from seedbed.lm.forward import Llama, Modules, forward_of, plain
-from seedbed.lm.load import LM, load, weights_hash
+from seedbed.lm.load import LM, fresh, load, locate, weights_hash
 from seedbed.lm.prefill import Prefill, _shared
 from seedbed.lm.sampling import draw
 from seedbed.lm.shapes import equal_shapes
-from seedbed.types import ModelRef, Prompt, Sampling, SoftRef
+from seedbed.types import Completion, ModelRef, Prompt, Sampling, SoftRef
 
 SHOTS = "Tom had a small red ball. He threw it over the wall and ran to find it.\n---\n" * 5
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma", "gpt2"]
@@ -254,6 +254,22 @@ def test_bits_do_not_depend_on_neighbours_order_refills_or_shared_beginnings(kin
         seen.clear()
         assert dict(session.complete(iter(some), sampling)) == {key: reference[key] for key, _ in some}
         assert all(bits[u] == row for u, row in seen.items())
+
+
+def test_a_row_ends_at_every_token_at_which_the_models_settings_end_a_text(tmp_path: Path) -> None:
+    """As instruct models have it: the tokenizer names one end, the generation settings two. A word of the vocabulary is none of them."""
+    seedling = load("seedling")
+    tokenizer = type(seedling.tokenizer).from_pretrained(locate("seedling"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    other, model = len(tokenizer) - 1, random_lm("llama", vocab_size=len(tokenizer)).model
+    model.generation_config.eos_token_id = [seedling.eos, other, 5]
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    lm = fresh(str(tmp_path), torch.float32, "cpu")
+    assert (lm.eos, lm.ends) == (seedling.eos, (other,))
+    rows = Rows(lm, 2, 8, len(tokenizer))
+    rows.start(np.array([0, 1]), [_job(lm, 0, "The"), _job(lm, 1, "The")], np.array([1, 1]))
+    assert rows.push(np.array([0, 1]), np.array([other, 5])) == [(0, Completion("", 0, True))]
 
 
 @pytest.mark.slow

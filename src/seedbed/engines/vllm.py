@@ -120,7 +120,7 @@ class VllmSession:
         for key, ended in self._run(requests()):
             yield from refused
             refused.clear()
-            tokens = len(ended.ids) - (ended.ids[-1:] == (self.embeds.lm.eos,))
+            tokens = len(ended.ids) - (ended.ids[-1:] in {(i,) for i in (self.embeds.lm.eos, *self.embeds.lm.ends)})
             text = ended.text.encode("utf-8", "replace").decode()
             yield key, Completion(text, tokens, ended.reason == "stop", f"vLLM refuses the prompt: {ended.refused}" if ended.refused else "")
         yield from refused

@@ -90,7 +90,7 @@ class Rows:
         """Appends a drawn token to each slot that lives; the completions of those that end with it."""
         living = self.alive[slots]
         slots, tokens = slots[living], tokens[living]
-        ended = tokens == self.lm.eos
+        ended = np.isin(tokens, (self.lm.eos, *self.lm.ends))
         on, drawn = slots[~ended], tokens[~ended]
         self.ids[on, self.count[on]] = drawn
         self.count[on] += 1

@@ -28,7 +28,7 @@ LoadIn = Literal["4bit", "8bit"]
 @dataclass(frozen=True)
 class LM:
     """A causal LM whose weights are frozen. hash: SHA-256 of the stored weights, whatever type they were loaded in; context: tokens it can
-    read; dim: width of an embedding."""
+    read; dim: width of an embedding; ends: tokens beside eos at which the model ends a text."""
 
     name: str
     model: Any
@@ -38,6 +38,7 @@ class LM:
     eos: int
     bos: int
     dim: int
+    ends: tuple[int, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         """Token ids; a special token spelt out in the text is text."""
@@ -201,7 +202,14 @@ def fresh(name: str, dtype: torch.dtype, device: str, load_in: LoadIn | None = N
     bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else eos
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or tokenizer.model_max_length)
     dim = int(model.get_input_embeddings().embedding_dim)
-    return LM(name, model, tokenizer, identity, context, int(eos), int(bos), dim)
+    return LM(name, model, tokenizer, identity, context, int(eos), int(bos), dim, _ends(model, tokenizer, int(eos)))
+
+
+def _ends(model: Any, tokenizer: Any, eos: int) -> tuple[int, ...]:
+    """Special tokens beside eos at which its generation settings end a text: of instruct models there is one for a turn and one for a text."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {eos}
+    return tuple(sorted(special & set(named if isinstance(named, list) else [named])))
 
 
 def _bits(load_in: LoadIn | None, device: str) -> dict[str, Any]:
