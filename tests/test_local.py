@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from seedbed.engines.local import Local, LocalSession
-from seedbed.errors import ModelError
+from seedbed.errors import EngineError, ModelError
 from seedbed.lm.batching import Batch, Rows, Stops
 from seedbed.lm.forward import Llama, Modules, forward_of, plain
 from seedbed.lm.load import LM, fresh, load, locate, weights_hash
@@ -270,6 +270,14 @@ def test_a_row_ends_at_every_token_at_which_the_models_settings_end_a_text(tmp_p
     rows = Rows(lm, 2, 8, len(tokenizer))
     rows.start(np.array([0, 1]), [_job(lm, 0, "The"), _job(lm, 1, "The")], np.array([1, 1]))
     assert rows.push(np.array([0, 1]), np.array([other, 5])) == [(0, Completion("", 0, True))]
+
+
+def test_logits_that_are_no_numbers_are_an_error() -> None:
+    logits = torch.zeros(2, 100)
+    logits[1, 7] = torch.nan
+    for temperature in (0.0, 1.0):
+        with pytest.raises(EngineError, match="not finite"):
+            draw(logits, np.array([0.3, 0.9]), Sampling(temperature, 0.9, 1))
 
 
 @pytest.mark.slow

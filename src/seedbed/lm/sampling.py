@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from seedbed.errors import EngineError
 from seedbed.types import Sampling
 
 BLOCK = 64
@@ -16,8 +17,13 @@ def draw(logits: torch.Tensor, uniforms: np.ndarray, sampling: Sampling) -> np.n
 
     Temperature 0 is greedy. Otherwise tokens stand in the order of the vocabulary and the first whose cumulated probability exceeds
     u times the total is drawn. top_p keeps the fewest most probable tokens whose mass reaches it (Holtzman et al., arXiv 1904.09751), and
-    tokens as probable as the least probable of those.
+    tokens as probable as the least probable of those. Raises EngineError for logits that are no numbers.
     """
+    if not logits.amax(dim=-1).isfinite().all():
+        raise EngineError(
+            "the model's logits are not finite, so no token can be drawn: its weights are damaged, or the precision is too small for it. "
+            'Try [engine] precision = "fp32", or load the model anew.'
+        )
     if sampling.temperature == 0:
         greedy: np.ndarray = logits.argmax(dim=-1).cpu().numpy()
         return greedy
