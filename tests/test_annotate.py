@@ -214,6 +214,16 @@ def test_the_temperature_is_the_best_on_dev_and_changes_no_first_choice(tmp_path
     assert fitted.facts["dev_accuracy"] == plain.facts["dev_accuracy"]
 
 
+def test_what_dev_chooses_does_not_depend_on_the_order_of_its_rows(tmp_path: Path) -> None:
+    """Files are often sorted by label: the first of many rows are then of one label alone."""
+    sample = tiny_sample()
+    dev = sorted((replace(e, id=f"{e.id}-{i}") for i in range(400 // len(sample.dev)) for e in sample.dev), key=lambda e: str(e.fields["label"]))
+    both = (replace(sample, dev=tuple(order)) for order in (dev, dev[::-1]))
+    first, last = (Likelihood("tokens").annotate([], one, 0, backing(sample, tmp_path)).facts for one in both)
+    assert len(dev) > 200 and first["dev_accuracy"] == last["dev_accuracy"]
+    assert first["temperature"] == pytest.approx(last["temperature"], rel=1e-3)
+
+
 def test_auto_divides_by_tokens_where_that_fits_dev_better(tmp_path: Path) -> None:
     sample = tiny_sample()
     made, asked = drafts(sample.task, sample.test), backing(sample, tmp_path)
