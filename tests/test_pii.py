@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from seedbed.errors import ComponentError, GateFailed
 from seedbed.filters.personal import Personal
 from seedbed.gates import failed, gates
 from seedbed.metrics.pii import Pii
-from seedbed.pii import IBAN_LENGTHS, allowed, find, hidden, luhn
+from seedbed.pii import IBAN_LENGTHS, POOLED, allowed, find, hidden, luhn
 from seedbed.run import run
 from seedbed.stats import more_p
 from seedbed.task import Task
@@ -122,6 +122,22 @@ def test_an_input_of_the_pool_is_the_users_own() -> None:
     answered = Example("a", asked.fields | {"reply": "ok"})
     assert Pii().measure(sample, [answered], 0)[1].value == 0
     assert Pii().measure(sample, [replace(answered, fields=asked.fields | {"reply": "to you@example.org"})], 0)[1].value == 1
+
+
+def test_real_inputs_that_were_labelled_are_said_to_hold_personal_data_and_count_for_no_rate() -> None:
+    task = Task("classification", ("text",), "label", ("a", "b"))
+    asked, made, real = (
+        tuple(Example(name + str(i), {"text": text, "label": "a"}) for i, text in enumerate(texts))
+        for name, texts in (("p", ["mail me at me@example.org", "nothing"]), ("made", ["new@example.org", "none"]), ("real", ["hi"]))
+    )
+    sample = Sample(task, real, (), real, tuple(Example(e.id, {"text": e.fields["text"]}) for e in asked))
+    for kept, rate in (((*asked, *made), 0.5), (asked, None)):
+        measures = Pii().measure(sample, kept, 0)
+        assert measures[0].value == rate and all(f"1 of 2 {POOLED} (email 1): p0" in m.note for m in measures)
+        gate = gates([asdict(m) for m in measures], False)[0]
+        assert gate["passed"] is (None if rate is None else True) and POOLED in gate["why"]
+    labelled = Candidate("c", 0, "", asked[0].fields, True, provenance={"generator": "annotate"})
+    assert [which.judge([labelled], sample)[0].keep for which in (Personal(), Personal(which="any"))] == [True, False]
 
 
 def test_the_filter_drops_what_would_fail_the_run() -> None:

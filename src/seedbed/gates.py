@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from seedbed.pii import POOLED
 from seedbed.stats import ALARM
 
 AUDITS = {
@@ -28,13 +29,19 @@ def gates(measures: Sequence[Mapping[str, Any]], sensitive: bool) -> list[dict[s
         if sensitive or (mine and name == "pii"):
             missing = _missing(name, mine)
             why = missing or _why(name, mine, sensitive)
-            found.append({"name": name, "passed": not why if sensitive or not missing else None, "why": why})
+            passed = not why if sensitive or not missing else None
+            found.append({"name": name, "passed": passed, "why": why or _aside(mine)})
     return found
 
 
 def failed(found: Sequence[Mapping[str, Any]]) -> str:
     """The gates that did not pass, in words; "" where all did."""
     return ", and ".join(f"gate {g['name']}: {g['why']}" for g in found if g["passed"] is False)
+
+
+def _aside(measures: Sequence[Mapping[str, Any]]) -> str:
+    """What a passed gate of personal data did not judge: real inputs that were given a label."""
+    return next((part for m in measures for part in m["note"].split("; ") if POOLED in part and not part.startswith("0 ")), "")
 
 
 def _missing(name: str, measures: Sequence[Mapping[str, Any]]) -> str:

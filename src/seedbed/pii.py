@@ -18,6 +18,8 @@ from seedbed.errors import ComponentError
 
 Found = tuple[str, str]
 """(kind, the value in one spelling)."""
+POOLED = "real inputs of the pool hold personal data, as they came"
+"""In the notes of the metric `pii`, and beside its gate."""
 _LENGTHS = (
     "15 NO; 16 BE; 18 DK FI FK FO GL NL SD; 19 MK SI; 20 AT BA EE KZ LT LU MN XK; 21 CH HR LI LV; 22 BG BH CR DE GB GE IE ME RS VA; "
     "23 AE GI IL IQ OM SO TL; 24 AD CZ ES MD PK RO SA SE SK TN VG; 25 LY PT ST; 26 IS TR; 27 BI DJ FR GR IT MC MR SM; "

@@ -26,6 +26,7 @@ from seedbed.gates import failed, gates
 from seedbed.grow import Grown, Timer, looks_step, own, sizes, step_names
 from seedbed.limits import UNLIMITED, Limits, Purse, said
 from seedbed.parts import Component, differing, model_folder
+from seedbed.pii import POOLED
 from seedbed.progress import bar
 from seedbed.recipe import Recipe
 from seedbed.report.card import card
@@ -124,10 +125,16 @@ def facts_of(recipe: Recipe, sample: Sample, grown: Grown, scored: Path, manifes
     task, target = sample.task, str(sample.task.target)
     labels = Counter(str(e.fields[target]) for e in (*sample.fit, *sample.dev)) if task.has_labels else Counter[str]()
     first = verdict((scored / "verdict.txt").read_text().strip(), scores["measures"], failed(scores["gates"]))
-    scores["verdict"] = first + said(scores) + (f". {note}" if (note := untuned(recipe)) else "")
+    scores["verdict"] = first + said(scores) + (f". {note}" if (note := untuned(recipe)) else "") + real_inputs(scores["counts"])
     licenses = {"sample": recipe.sample.license, "model": model_license(recipe.lm)}
     made = (recipe.to_toml(), task, sizes(sample), scores, manifest, _training(grown.fitted))
     return Facts(recipe.name, *made, grown.kept, grown.dropped, {name: labels[name] for name in task.labels}, closeup, licenses)
+
+
+def real_inputs(counts: Mapping[str, Any]) -> str:
+    """What of the kept rows is no model's text; "" where all is."""
+    n = counts.get("annotated", 0)
+    return f". {n} of {counts['kept']} rows are real inputs of the pool that were given a target: their texts are as they came" if n else ""
 
 
 def model_license(name: str) -> str | None:
@@ -184,14 +191,15 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any], folds
     """scores.json, closeup.json and verdict.txt; each (arm, volume, seed, fold) of the gain is a unit in the journal."""
     recipe, seed = grown.recipe, seed_for(grown.recipe.seed, "scores")
     made = examples_of(grown.kept, sample, recipe)
+    whole = examples_of(grown.kept, sample, recipe, "pii")
     measures = []
     with bar("measure", len(recipe.metrics)) as update:
         for i, component in enumerate(recipe.metrics):
             update(i, component.kind)
-            measures += measured(component, sample, made, seed)
+            measures += measured(component, sample, whole if component.kind == "pii" else made, seed)
         update(len(recipe.metrics), "")
     if grown.kept and not made:
-        measures = [m if m.value is not None else replace_in(m, note=NOTHING_WRITTEN) for m in measures]
+        measures = [m if m.value is not None or POOLED in m.note else replace_in(m, note=NOTHING_WRITTEN) for m in measures]
     rows, *in_folds = (lessons(g.kept, str(sample.task.target), recipe.label_by if recipe.gain.soft_labels else None) for g in (grown, *folds))
     spec, student, few = recipe.gain, recipe.student.settings, min(map(len, (rows, *in_folds)))
     sets = [] if decisive(sample, student)[1] else training_sets(sample, few, spec.volumes)
@@ -215,9 +223,10 @@ def score(out: Path, grown: Grown, sample: Sample, counts: dict[str, Any], folds
 NOTHING_WRITTEN = "every kept row is a real input whose label was read: no text was generated"
 
 
-def examples_of(kept: Sequence[Candidate], sample: Sample, recipe: Recipe) -> Sequence[Example]:
-    """The kept rows that metrics look at. Of an annotated row with a label every word is the user's own: there is nothing to measure."""
-    if recipe.annotate and sample.task.has_labels:
+def examples_of(kept: Sequence[Candidate], sample: Sample, recipe: Recipe, metric: str = "") -> Sequence[Example]:
+    """The kept rows that a metric of this kind looks at. Of an annotated row with a label every word is the user's own: there is nothing to measure,
+    but for the personal data that it brings along."""
+    if recipe.annotate and sample.task.has_labels and metric != "pii":
         kept = [c for c in kept if not c.annotated]
     return Mapped(kept, lambda c: Example(c.id, c.fields or {}))
 

@@ -282,9 +282,9 @@ class _Run:
         """The first number of RECOMPUTED that comes out otherwise."""
         recipe, sample = self._sample(path)
         written = {m["name"]: m for m in read_json(self.root / "scores.json")["measures"]}
-        rows = examples_of(self.kept, sample, recipe)
         for component in recipe.metrics:
             if component.kind in RECOMPUTED:
+                rows = examples_of(self.kept, sample, recipe, component.kind)
                 for m in measured(component, sample, rows, seed_for(recipe.seed, "scores")):
                     for field in ("value", "low", "high", "real", "p"):
                         ours, theirs = asdict(m)[field], written.get(m.name, {}).get(field)

@@ -17,10 +17,10 @@ class Personal:
 
     Kinds, and what is allowed, are those of the metric `pii`: e-mail, phone, IBAN, card, social security number, IP, MAC, key of a service.
     which: "real" drops what stands in a real row, "any" what a model made up too (it may be somebody's). allow, presidio: as of the metric.
-    Candidates without fields, and real inputs that were annotated, are kept.
+    Candidates without fields are kept; with "real" so are real inputs of the pool, which "any" judges too.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "set"]] = "row"
 
     which: Literal["real", "any"] = "real"
@@ -34,7 +34,7 @@ class Personal:
         return [self._one(c, sample, known) for c in candidates]
 
     def _one(self, candidate: Candidate, sample: Sample, known: dict[Found, Split]) -> Verdict:
-        if candidate.fields is None or candidate.annotated:
+        if candidate.fields is None or (candidate.annotated and self.which == "real"):
             return Verdict(True)
         found = {f for f in find(body(sample.task, candidate.fields), self.presidio) if not allowed(f, self.allow)}
         copied = sorted((SPLITS.index(known[f]), f[0]) for f in found & known.keys())

@@ -26,13 +26,14 @@ SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1
 
 def card(facts: Facts, written: Written) -> str:
     """Front matter (YAML) and Markdown. Every text is escaped for the place where it stands."""
-    made = tomllib.loads(facts.recipe_toml)
+    made, annotated = tomllib.loads(facts.recipe_toml), facts.scores["counts"].get("annotated", 0)
     return _rendered(
         "card.md.jinja",
         facts,
         front=_front(facts, written),
         license=_license(facts),
-        columns=tables.columns(facts.task),
+        columns=tables.columns(facts.task, annotated),
+        annotated=annotated,
         method=tables.method(facts.recipe_toml, facts.sizes),
         overlap=any(f["kind"] == "overlap" for f in made.get("filter", [])),
         soft_labels=made.get("gain", {}).get("soft_labels", True) and facts.task.has_labels and any(c.annotations for c in facts.kept),

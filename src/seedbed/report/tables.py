@@ -134,11 +134,12 @@ def tuned(training: Mapping[str, Any] | None) -> bool:
     return bool(training) and training["chosen"] in ("lora", "full")  # type: ignore[index]
 
 
-def columns(task: Task) -> Table:
-    """The written columns; given ones are real."""
+def columns(task: Task, annotated: int = 0) -> Table:
+    """The written columns; given ones are real, and so are the inputs of annotated rows."""
     used = columns_used(task)
     given = set(task.given_columns)
-    rows = [(name, used[name], "taken from real rows" if name in given else "generated") for name in task.columns]
+    made = {name: f"generated; of {number(annotated)} rows real, from the pool" for name in task.inputs} if annotated else {}
+    rows = [(name, used[name], "taken from real rows" if name in given else made.get(name, "generated")) for name in task.columns]
     added = [("provenance", "origin", "which candidate, from which sources"), ("synthetic", "mark", "always true")]
     return Table(("column", "role", "values"), [*rows, *added])
 
