@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,19 @@ def test_base_is_where_paths_start_from(tmp_path: Path) -> None:
     )
     loaded = recipe.load(moved)
     assert loaded == recipe.build(GOOD, ROOT) and loaded.arms[0][1] == loaded and "base" not in loaded.to_toml()
-    with pytest.raises(RecipeError, match=r"(?s)base must be the folder .* Got 3\."):
-        recipe.build(GOOD | {"base": 3}, ROOT)
+    for bad in (3, "a\0b"):
+        with pytest.raises(RecipeError, match=rf"(?s)base must be the folder .* Got {re.escape(repr(bad))}\."):
+            recipe.build(GOOD | {"base": bad, "student": {"kind": "short.py:Short"}}, ROOT)
+    with pytest.raises(RecipeError, match=rf"path = 'none.csv': there is no such file \(relative paths start at {tmp_path / 'far'}\)"):
+        recipe.build(GOOD | {"base": "far", "sample": {"path": "none.csv"}}, tmp_path)
+
+
+@pytest.mark.parametrize("arm", ["arm = 3", '[arm]\nname = "a"'])
+def test_kinds_to_compare_do_not_hide_an_arm_of_another_form(tmp_path: Path, arm: str) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text(f"{arm}\n")
+    with pytest.raises(RecipeError, match=r"\[arm\] must be written \[\[arm\]\]"):
+        recipe.load(file, (), ["hard"])
 
 
 def test_a_resolved_recipe_read_back_is_the_same_in_every_fingerprint() -> None:

@@ -118,9 +118,9 @@ def load(path: Path | str, sets: Sequence[str] = (), generators: Sequence[str] =
     recipe, with their defaults or the recipe's own settings. Raises RecipeError with every problem."""
     raw = read(path)
     own = raw.get("generator", DEFAULTS["generator"])
-    for kind in generators:
+    for kind in generators if isinstance(raw.setdefault("arm", []), list) else ():  # what is no list is a problem below
         settings = own if isinstance(own, dict) and own.get("kind") == kind else {"kind": kind}
-        raw.setdefault("arm", []).append({"name": kind, "generator": settings})
+        raw["arm"].append({"name": kind, "generator": settings})
     return build(raw, Path(path).resolve().parent, sets)
 
 
@@ -141,9 +141,10 @@ def build(raw: Mapping[str, Any], base: Path = Path(), sets: Sequence[str] = ())
     values: dict[str, Any] = json.loads(json.dumps(dict(raw), default=str))
     problems = [p for p in (_apply(values, text) for text in sets) if p]
     problems += [f"[{k}] is no section of a recipe. Allowed: {', '.join(SECTIONS)}.{did_you_mean(k, SECTIONS)}" for k in values if k not in SECTIONS]
-    if not isinstance(folder := values.pop("base", ""), str):
+    if not isinstance(folder := values.pop("base", ""), str) or "\0" in folder:
         problems.append(f"base must be the folder that relative paths start from, itself relative to the recipe's. Got {folder!r}.")
-    base, name = base / str(folder), values.get("name", "run")
+        folder = ""
+    base, name = base / folder, values.get("name", "run")
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name):
         problems.append(f"name must be a folder's name of at most 100 letters, digits, '.', '_' and '-'. Got {name!r}.")
     seed = values.get("seed", 0)
@@ -308,7 +309,7 @@ def _absent(spec: SampleSpec, base: Path) -> list[str]:
     for key in ("path", "fit", "dev", "test", "pool"):
         value = getattr(spec, key, None)
         if value and not str(value).startswith("hub:") and not os.path.exists(base / str(value)):
-            problems.append(f"[sample] {key} = {str(value)!r}: there is no such file (paths are relative to the recipe's folder).")
+            problems.append(f"[sample] {key} = {str(value)!r}: there is no such file (relative paths start at {base.resolve()}).")
     return problems
 
 
