@@ -95,10 +95,12 @@ def test_view_opens_the_report_and_always_prints_its_path(finished: tuple[Path, 
     assert (done.returncode, done.stderr) == (0, "")
     assert (folder / "opened").read_text().strip() == report.as_uri()
     assert done.stdout.splitlines() == [str(report), json.dumps({"report": str(report), "opened": True})]
-    done = _view(folder / "runs/t", "")
-    assert done.returncode == 0 and "No browser" in done.stderr
-    assert done.stdout.splitlines() == [str(report), json.dumps({"report": str(report), "opened": False})]
+    for none in ("", " ", "false"):
+        done = _view(folder / "runs/t", none)
+        assert done.returncode == 0 and "No browser" in done.stderr
+        assert done.stdout.splitlines() == [str(report), json.dumps({"report": str(report), "opened": False})]
     (folder / "half").mkdir(exist_ok=True)
+    (folder / "half/report.html").symlink_to("report.html")
     done = seedbed("view", folder / "half")
     assert done.returncode == 1 and "has no report.html" in done.stderr and "Traceback" not in done.stderr
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -19,10 +20,11 @@ from seedbed.data import load_sample
 from seedbed.errors import RecipeError, StoreError
 from seedbed.export import dataset_rows, export
 from seedbed.grow import step_names
+from seedbed.outcome import write_outcome
 from seedbed.ranking import table
 from seedbed.run import run
-from seedbed.show import rows_of, state_of
-from seedbed.store import journalled, read_lines
+from seedbed.show import open_report, rows_of, state_of
+from seedbed.store import Store, journalled, read_lines
 from seedbed.verify import verify
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -299,6 +301,50 @@ def test_the_table_of_other_settings_is_kept(tmp_path: Path) -> None:
     compare(two, seeds=1, out=tmp_path)
     texts = {path.name: path.read_text() for path in first.folder.glob("compare*.md")}
     assert len(texts) == 3 and "best.toml" not in "".join(texts.values())  # it is of the table that is there
+
+
+def test_a_comparison_is_whole_where_its_best_run_cannot_be_given_its_steps(tmp_path: Path) -> None:
+    (tmp_path / "short.py").write_text(READS_SIXTY)
+    shutil.copy(ROOT / "examples/helpdesk.csv", tmp_path)
+    cheap = {"annotator": [], "filter": [{"kind": "form"}], "metric": [{"kind": "pii"}], "student": {"kind": "short.py:Short"}}
+    recipe = {k: v for k, v in BASE.items() if k not in ("annotate", "arm")} | cheap | {"sample": {"path": "helpdesk.csv", "rows": 100}}
+    told: list[str] = []
+    place = tmp_path / "out/side-best"
+    with Store(place).held():  # a run is in it
+        found = compare(recipes.build(recipe, tmp_path), (), seeds=1, out=tmp_path / "out", say=told.append)
+    assert found.recipes and (found.folder / "compare.md").is_file() and not list(place.glob("*-*"))
+    assert "were not given to the run" in told[-1] and "in use by another process" in told[-1]
+    shutil.rmtree(place)
+    place.write_text("mine")
+    compare(recipes.build(recipe, tmp_path), (), seeds=1, out=tmp_path / "out", say=told.append)
+    assert "cannot be written" in told[-1] and place.read_text() == "mine"
+    place.unlink()
+    compare(recipes.build(recipe, tmp_path), (), seeds=1, out=tmp_path / "out", say=told.append)
+    assert list(place.glob("kept-*")) and "given" not in told[-1]
+
+
+def test_a_folder_that_toml_cannot_name_is_said_before_the_work(tmp_path: Path) -> None:
+    project = tmp_path / os.fsdecode(b"caf\xe9")
+    project.mkdir()
+    shutil.copy(ROOT / "examples/helpdesk.csv", project)
+    made = recipes.build(BASE | {"sample": {"path": "helpdesk.csv", "rows": 100, "hide": True}}, project)
+    with pytest.raises(StoreError, match=r"not UTF-8.*Give an --out inside it"):
+        compare(made, MODES, seeds=1, out=tmp_path / "out")
+    assert not list(tmp_path.glob("out/*/teacher-*"))
+
+
+def test_tables_that_an_earlier_version_or_another_hand_left_are_shown_and_told_of(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name, text in (("compare-of.json", "{}"), ("compare.json", '{"rows": []}')):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "compare.md").write_bytes(b"| arm caf\xe9 |\n")
+    assert "| arm caf" in state_of(tmp_path)["table"]
+    with pytest.raises(StoreError, match="The same seedbed compare command writes the recipe of its best arm"):
+        export(tmp_path, "jsonl")
+    with pytest.raises(StoreError, match="holds a comparison, not a run"):
+        open_report(tmp_path)
+    assert "compare-before.md" in write_outcome(store, {"rows": [], "of": "a", "recipes": {}}, "new\n")
+    assert "arm caf" in (tmp_path / "compare-before.md").read_text()
 
 
 def test_other_verbs_know_a_comparison(compared: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:

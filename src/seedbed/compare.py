@@ -21,7 +21,7 @@ from seedbed.folds import folds_to_grow
 from seedbed.gain import FEWEST_BLOCKS, FULL_ROWS, Ruler, decisive, lessons, long_rows, taught
 from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
 from seedbed.limits import Hours
-from seedbed.outcome import lend, write_best, write_outcome
+from seedbed.outcome import lend, nameable, write_best, write_outcome
 from seedbed.progress import within
 from seedbed.ranking import LEGEND, ranked, sentence, table, unmeasured
 from seedbed.recipe import Recipe
@@ -113,7 +113,7 @@ def compare(
     arms = arms_of(recipe, modes)
     for arm in arms:
         need_weights(arm.recipe)
-    store = Store(Path(out) / f"{recipe.name}-compare")
+    store = nameable(Store(Path(out) / f"{recipe.name}-compare"), recipe.base)
     with store.held(), closing(Journal(store.path("units.jsonl"))) as journal:
         return _Table(store, arms, seeds, Hours(hours), journal, say).fill()
 
@@ -182,7 +182,7 @@ class _Table:
             self.say(said)
         for (_, run), cell in runs:
             folds = "folds/" if len(cell.grown) > 1 else ""
-            lend(self.store, run, [f"{folds}{step}" for g in cell.grown for step in (*g.names.values(), looks_step(g.names))])
+            lend(self.store, run, [f"{folds}{step}" for g in cell.grown for step in (*g.names.values(), looks_step(g.names))], self.say)
         return Compared(self.store.root, rows, best, unfinished, recipes)
 
     def _winners(self, cells: Mapping[tuple[int, int], _Cell], lines: Sequence[dict[str, Any]]) -> list[tuple[int, _Cell]]:

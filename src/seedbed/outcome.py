@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ def write_outcome(store: Store, facts: Mapping[str, Any], text: str) -> str:
     if former.get("of") != facts["of"]:
         kept = f"compare-{former.get('of', 'before')}"
         if page.exists():  # its best.toml will be that of the new table
-            lines = page.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = page.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             write_text(store.path(f"{kept}.md"), "".join(line for line in lines if not line.startswith(f"- {DATASET}")).rstrip() + "\n")
         table.replace(store.path(f"{kept}.json"))
         said = f"The table that was here, of other arms, settings or seeds, is now {kept}.md (and .json)."
@@ -43,8 +43,12 @@ def not_compared(folder: Path) -> None:
         return
     if not (folder / "compare.json").is_file():
         raise StoreError(f"{folder} holds a comparison that has no table yet. The same seedbed compare command goes on.")
-    runs = datasets(folder, read_json(folder / "compare.json").get("recipes", {}))
-    made = "; ".join(runs) or "No arm of it was found to be the best, so that there is no recipe of one"
+    recipes = read_json(folder / "compare.json").get("recipes")
+    made = "No arm of it was found to be the best, so that there is no recipe of one"
+    if not isinstance(recipes, dict):  # of an earlier version
+        made = "The same seedbed compare command writes the recipe of its best arm"
+    elif recipes:
+        made = "; ".join(datasets(folder, recipes))
     raise StoreError(f"{folder} holds a comparison, not a run; seedbed show {folder} prints its table. {made}.")
 
 
@@ -65,19 +69,34 @@ def write_best(store: Store, recipe: Recipe, number: int) -> tuple[str, str]:
     return f"best{behind}.toml", run
 
 
-def lend(store: Store, run: str, steps: Iterable[str]) -> None:
+def nameable(store: Store, base: Path) -> Store:
+    """The store. Raises StoreError where TOML, which is UTF-8, cannot hold the way from its folder to the recipe's, as `write_best` writes it."""
+    try:
+        os.path.relpath(base.resolve(), store.root.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(
+            f"{base.resolve()} is not UTF-8, so that best.toml in {store.root} could not name it. Give an --out inside it, or rename it."
+        ) from error
+    return store
+
+
+def lend(store: Store, run: str, steps: Iterable[str], say: Callable[[str], None]) -> None:
     """Gives the run beside the comparison the steps that it has not begun: the files are the same ones on the disk, and no step writes into a file
-    that it has finished. steps: paths in the run's folder, each named after a step of the comparison. Raises StoreError where the run is in use."""
+    that it has finished. steps: paths in the run's folder, each named after a step of the comparison. say: told where it is in use or cannot be
+    written, which the comparison is whole without."""
     lent = Store(store.root.parent / run)
-    with lent.held():
-        for step in steps:
-            made, place, partial = store.path(Path(step).name), lent.path(step), lent.path(f"{step}.partial")
-            if made.is_dir() and not place.exists() and not partial.exists():
-                halfway = lent.path(".lent")
-                shutil.rmtree(halfway, ignore_errors=True)
-                shutil.copytree(made, halfway, copy_function=_linked)
-                place.parent.mkdir(exist_ok=True)
-                halfway.rename(place)
+    try:
+        with lent.held():
+            for step in steps:
+                made, place, partial = store.path(Path(step).name), lent.path(step), lent.path(f"{step}.partial")
+                if made.is_dir() and not place.exists() and not partial.exists():
+                    halfway = lent.path(".lent")
+                    shutil.rmtree(halfway, ignore_errors=True)
+                    shutil.copytree(made, halfway, copy_function=_linked)
+                    place.parent.mkdir(exist_ok=True)
+                    halfway.rename(place)
+    except (StoreError, OSError) as error:
+        say(f"The steps that are made were not given to the run {lent.root}, which would make them again: {error} Then give the same command again.")
 
 
 def _linked(source: str, target: str) -> None:

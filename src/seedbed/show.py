@@ -30,7 +30,7 @@ def state_of(folder: Path) -> dict[str, Any]:
     """Each step's state, of folds too (`folds/...`), and scores.json when the run is finished; of a comparison the table and compare.json. Raises
     StoreError when the folder holds neither."""
     if (page := folder / "compare.md").is_file():
-        return {"folder": str(folder), "table": page.read_text(encoding="utf-8"), **read_json(folder / "compare.json")}
+        return {"folder": str(folder), "table": page.read_text(encoding="utf-8", errors="replace"), **read_json(folder / "compare.json")}
     not_compared(folder)
     if not (folder / "recipe.toml").is_file():
         raise StoreError(f"{folder} is no run folder (it has no recipe.toml). A run leaves one at OUT/<name>, for example runs/helpdesk.")
@@ -45,13 +45,17 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 def open_report(folder: Path) -> tuple[Path, bool]:
     """(the absolute path of a run's report.html, whether a browser took it). Raises StoreError where there is no report."""
-    path = (folder / "report.html").resolve()
+    not_compared(folder)
+    path = folder / "report.html"
     if not path.is_file():
         raise StoreError(
             f"{folder} has no report.html. A run or an evaluation writes one when it is finished: end it with the command that began it, or give "
             "its folder, OUT/<name>, for example runs/helpdesk."
         )
-    return path, webbrowser.open(path.as_uri())
+    try:
+        return path.resolve(), webbrowser.open(path.resolve().as_uri())
+    except (webbrowser.Error, IndexError):  # BROWSER holds an empty command
+        return path.resolve(), False
 
 
 def rows_of(folder: Path, step: str, n: int) -> list[dict[str, Any]]:
