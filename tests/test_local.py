@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,46 @@ def test_a_model_whose_layers_read_no_positions_or_masks_scores_nothing(kind: st
     session = LocalSession(random_lm(kind, **changes), None, 3, 128)
     with pytest.raises(ModelError, match=f"{kind}.*vllm"):
         session.score(Prompt("The cat", 0), [" sat", " ran"])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "window"), [(None, 0), (None, -1), (["sliding_attention"] * 2, None), (["full_attention", "sliding_attention"], 0)]
+)
+def test_a_window_of_no_token_is_refused(kinds: list[str] | None, window: int | None) -> None:
+    lm = random_lm("mistral" if kinds is None else "gemma3_text", **{"layer_types": kinds} if kinds else {})
+    lm.model.config.sliding_window = window
+    session = LocalSession(lm, None, 3, 128)
+    for work in (
+        lambda: session.score(Prompt("The cat", 0), [" sat", " ran"]),
+        lambda: list(session.complete(iter([(0, Prompt("The cat", 0))]), Sampling(0.0, 1.0, 4))),
+    ):
+        with pytest.raises(ModelError, match=rf"sliding_window = {window} in its config\.json.* must be 1 or more"):
+            work()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"layer_types": ["strange"] * 6}, "layer_types"),
+        ({"layer_types": ["full_attention"]}, "number of `layer_types`"),
+        ({"hidden_size": "x"}, "hidden_size"),
+        ({"hidden_size": 512}, "mismatched"),
+        ({"hidden_act": "zzz"}, "zzz"),
+    ],
+)
+def test_a_configuration_that_no_model_can_have_is_a_model_error(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    shutil.copytree(locate("seedling"), tmp_path / "m", ignore=shutil.ignore_patterns("decoder"))
+    place = tmp_path / "m/config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | change))
+    with pytest.raises(ModelError, match=rf"cannot be loaded: .*{said}.*Allowed: "):
+        fresh(str(tmp_path / "m"), torch.float32, "cpu")
+
+
+def test_ends_that_are_no_token_ids_end_nothing(tmp_path: Path) -> None:
+    shutil.copytree(locate("seedling"), tmp_path / "m", ignore=shutil.ignore_patterns("decoder"))
+    for ends in ([], [[1]], ["a", 2.5, None], 10**9):
+        (tmp_path / "m/generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+        assert fresh(str(tmp_path / "m"), torch.float32, "cpu").ends == ()
 
 
 @pytest.mark.slow

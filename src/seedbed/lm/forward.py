@@ -66,9 +66,10 @@ def by_window(model: Any, columns: int, mask: Callable[[int | None], torch.Tenso
     """The mask in the form that the model's layers take it, as transformers' `create_masks_for_generate` does: a mask that is given to a model
     is taken as it is, whatever its windows are. columns: S; mask: how far a token looks back, itself counted, or None -> (B, 1, T, S).
 
-    Raises ModelError for a model with layers that read no such mask (convolutions, recurrent states, chunks), or no positions."""
+    Raises ModelError for a model with layers that read no such mask (convolutions, recurrent states, chunks), no positions, or a window of none."""
     config = model.config.get_text_config()
-    kinds, window = set(getattr(config, "layer_types", None) or ()), getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = None if config.model_type == "llama" else getattr(config, "sliding_window", None)  # some name one, and a Llama reads none
     strange = sorted(kinds - {"full_attention", "sliding_attention"})
     if strange or "position_ids" not in signature(model.forward).parameters:
         reads = f"has layers of the kind {strange[0]!r}" if strange else "reads no positions"
@@ -79,6 +80,11 @@ def by_window(model: Any, columns: int, mask: Callable[[int | None], torch.Tenso
     if "local" in getattr(config, "attention_layers", ()) and columns > config.window_size:
         raise ModelError(
             f"a model of the kind {config.model_type!r} can read {config.window_size} tokens here: set engine.cache to that, or to less."
+        )
+    if ("sliding_attention" in kinds or (not kinds and window is not None)) and (window or 0) < 1:
+        raise ModelError(
+            f"a model of the kind {config.model_type!r} has sliding_window = {window} in its config.json, so that its tokens see nothing. It must be "
+            "1 or more: correct the file, or use another model."
         )
     if "sliding_attention" in kinds:
         return {kind: mask(window if kind == "sliding_attention" else None) for kind in sorted(kinds)}

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
 from seedbed.errors import ModelError
 from seedbed.flops import WIDTHS
@@ -23,6 +25,8 @@ SHIPPED = Path(__file__).resolve().parent.parent / "models"
 
 
 LoadIn = Literal["4bit", "8bit"]
+UNLOADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
+"""What transformers raises where the files of a model are damaged, of no such model, or too large."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,11 @@ class LM:
     def device(self) -> torch.device:
         found: torch.device = self.model.device
         return found
+
+
+def why(error: BaseException) -> str:
+    """An error's text as one line, of 300 characters at most."""
+    return f"{' '.join(str(error).split()):.300}"
 
 
 def locate(name: str) -> str:
@@ -179,7 +188,6 @@ def fresh(name: str, dtype: torch.dtype, device: str, load_in: LoadIn | None = N
     """A model of one's own, to be changed. copies: of the weights that the work will hold; load_in: bitsandbytes' 4 or 8 bits, on CUDA alone.
 
     Raises ModelError as `load` does, and where the memory is too small or bits cannot be had."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -190,9 +198,9 @@ def fresh(name: str, dtype: torch.dtype, device: str, load_in: LoadIn | None = N
             model = model if load_in else model.to(device)
             tokenizer = AutoTokenizer.from_pretrained(place)
             identity = stored_hash(place)
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNLOADABLE as error:
         raise ModelError(
-            f"[model] name = {name!r} cannot be loaded: {str(error).splitlines()[0]} "
+            f"[model] name = {name!r} cannot be loaded: {why(error)} "
             'Allowed: "seedling" (shipped), a folder with config.json, tokenizer and safetensors, or a hub name that this machine can reach.'
         ) from error
     model.eval().requires_grad_(False)
@@ -209,7 +217,7 @@ def _ends(model: Any, tokenizer: Any, eos: int) -> tuple[int, ...]:
     """Special tokens beside eos at which its generation settings end a text: of instruct models there is one for a turn and one for a text."""
     named = getattr(model.generation_config, "eos_token_id", None)
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {eos}
-    return tuple(sorted(special & set(named if isinstance(named, list) else [named])))
+    return tuple(sorted(i for i in special if i in (named if isinstance(named, list) else [named])))
 
 
 def _bits(load_in: LoadIn | None, device: str) -> dict[str, Any]:

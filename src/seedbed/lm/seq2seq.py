@@ -13,7 +13,7 @@ import torch
 from seedbed.errors import ComponentError, ModelError
 from seedbed.lm import loop
 from seedbed.lm.batches import Text, passes
-from seedbed.lm.load import usual_device
+from seedbed.lm.load import UNLOADABLE, usual_device, why
 from seedbed.lm.states import PASS_TOKENS
 from seedbed.lm.writing import Writer, answer, lesson, question
 from seedbed.types import Example
@@ -51,7 +51,6 @@ class Pair:
 
 def load(name: str, where: str) -> Pair:
     """Raises ModelError: not to be had, no encoder-decoder of transformers, or without an end-of-text."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -60,9 +59,9 @@ def load(name: str, where: str) -> Pair:
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNLOADABLE as error:
         raise ModelError(
-            f"{where} model = {name!r} cannot be loaded: {str(error).splitlines()[0]} Allowed: a folder with config.json, tokenizer and "
+            f"{where} model = {name!r} cannot be loaded: {why(error)} Allowed: a folder with config.json, tokenizer and "
             'safetensors of an encoder-decoder, or a hub name that this machine can reach ("facebook/bart-large").'
         ) from error
     finally:

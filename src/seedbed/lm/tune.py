@@ -14,6 +14,7 @@ import torch
 from seedbed.errors import ModelError
 from seedbed.lm.batches import batches
 from seedbed.lm.classify import Learned, Learner, Lesson, known_targets
+from seedbed.lm.load import UNLOADABLE, why
 from seedbed.lm.loop import seeded
 from seedbed.progress import bar
 from seedbed.types import Example, seed_for
@@ -106,7 +107,6 @@ def tune(how: Learner, where: str, task: Task, lesson: Lesson, dev: Sequence[Exa
 
 def _load(name: str, where: str, task: Task, labels: int, seed: int) -> tuple[Any, _Reader]:
     """A model with a fresh head drawn from the seed, and its reader."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
@@ -123,9 +123,9 @@ def _load(name: str, where: str, task: Task, labels: int, seed: int) -> tuple[An
                 place, num_labels=labels, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True
             )
         tokenizer = AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNLOADABLE as error:
         raise ModelError(
-            f'{where} model = {name!r} cannot be loaded: {str(error).splitlines()[0]} Allowed: "minilm", a folder or a hub name of an encoder.'
+            f'{where} model = {name!r} cannot be loaded: {why(error)} Allowed: "minilm", a folder or a hub name of an encoder.'
         ) from error
     finally:
         logging.set_verbosity(verbosity)
