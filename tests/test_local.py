@@ -93,6 +93,14 @@ def test_a_model_whose_layers_read_no_positions_or_masks_scores_nothing(kind: st
         session.score(Prompt("The cat", 0), [" sat", " ran"])
 
 
+def test_a_llama_has_no_window_whatever_its_configuration_names() -> None:
+    lm = random_lm("llama", sliding_window=8)
+    ids, extra = [lm.bos, *lm.encode(SHOTS[:100])], lm.encode(" sat")
+    logs = torch.log_softmax(lm.model(torch.tensor([ids + extra]), use_cache=False).logits[0].double(), dim=-1)
+    value, _ = LocalSession(lm, None, 3, 128).score(Prompt(SHOTS[:100], 0), [" sat", " ran"])[0]
+    assert value == pytest.approx(sum(float(logs[len(ids) + i - 1, token]) for i, token in enumerate(extra)), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("kinds", "window"), [(None, 0), (None, -1), (["sliding_attention"] * 2, None), (["full_attention", "sliding_attention"], 0)]
 )
