@@ -265,7 +265,7 @@ def test_check_says_what_would_let_the_gain_be_measured(tmp_path: Path) -> None:
         (60, [], "There are 60 rows in all: give sample.folds = 5, and each is tested once, by rows grown without it."),
         (60, ["--set", "sample.folds=3"], ""),
         (400, ["--set", "sample.test_share=0.1"], "Give sample.test_share = 0.25."),
-        (90, ["--set", 'sample={fit="m.csv", test="m.csv"}'], "Add 10 to m.csv."),
+        (90, ["--set", 'sample={fit="m.csv", test="m.csv"}'], "Add 10 to m.csv. Or put all 180 rows into one file and give sample.folds = 5"),
         (400, [], ""),
     ):
         (tmp_path / "m.csv").write_text("\n".join(["message,queue", *rows[:many]]) + "\n")
@@ -303,6 +303,15 @@ def test_check_says_where_a_student_is_taught_by_its_like(tmp_path: Path) -> Non
 def test_help_shows_sections_in_brackets_and_cuts_no_summary() -> None:
     assert "recipe's [[arm]]s" in CliRunner().invoke(app, ["compare", "--help"]).stdout
     assert "..." not in CliRunner().invoke(app, ["--help"]).stdout.replace("[ARGS]...", "")
+
+
+def test_init_takes_no_dates_for_texts_and_of_several_texts_the_longest(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    for day in ("2026-10-{:02d}", "{}.10.2026", "{}/10/26 09:30", "2026-10-{:02d}T09:30:00Z"):
+        lines = [f"{day.format(1 + i % 9)},ask {i % 7},a longer mail {i % 13} about it,{'ab'[i % 2]}" for i in range(40)]
+        file.write_text("\n".join(["received,subject,email,queue", *lines]) + "\n")
+        assert tomllib.loads(recipe_for(file))["task"]["inputs"] == ["subject", "email"]
+        assert tomllib.loads(recipe_for(file, "plain"))["task"]["inputs"] == ["email"]
 
 
 def test_init_names_what_does_not_fit(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_what_cannot_be_measured_says_why() -> None:
         in measure_gain(few, [], STUDENT, 0, folds=[renamed(f.fit) for f in few.folds]).note
     )
     s = folded(MIN_FOLDED)
-    assert measure_gain(s, renamed(s.fit), STUDENT, 0).note == "a limit came before all folds were grown"
+    assert measure_gain(s, renamed(s.fit), STUDENT, 0).note.startswith("a limit came before all folds were grown")
     empty: list[list[Example]] = [[], *(renamed(f.fit) for f in s.folds[1:])]
     assert measure_gain(s, [], STUDENT, 0, folds=empty).note == "no synthetic rows were kept in one of the folds"
 
@@ -356,7 +356,9 @@ def test_a_limit_leaves_the_rows_and_no_gain_and_going_on_gives_the_bytes_of_a_r
         cut = done.scores["cut"]
         if "fold" in cut:
             seen.append(cut["fold"])
-            assert done.scores["gain"]["note"] == "a limit came before all folds were grown" and f"rows of fold {cut['fold']}" in done.verdict
+            assert (
+                done.scores["gain"]["note"].startswith("a limit came before all folds were grown") and f"rows of fold {cut['fold']}" in done.verdict
+            )
             assert done.scores["counts"]["kept"] == len(read_lines(next(done.folder.glob("kept-*/kept.jsonl"))))
     assert len(seen) > 1 and seen == sorted(seen)
     again = _snapshot(tmp_path / "tiny")

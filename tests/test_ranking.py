@@ -57,6 +57,12 @@ def test_the_sentence_says_what_was_beaten_and_what_was_not() -> None:
     )
 
 
+def test_a_best_way_that_is_behind_the_real_rows_alone_is_said_to_be() -> None:
+    facts = {"mode": "generate", "student": "linear", "n_kept": 30, "metric": "accuracy", "gain_low": -3.0, "gain_high": 1.0, "best": True}
+    behind, even = (sentence([facts | NO_RANK | {"arm": "a", "best": True, "gain": gain}]) for gain in (-1.5, -0.01))
+    assert "-1.5 points over real rows alone (-3.0 to 1.0), which score higher" in behind and "which score higher" not in even
+
+
 def test_the_table_has_no_minus_zero_and_no_brackets_and_a_word_for_each_column() -> None:
     row = unmeasured("a", "generate", "linear", 80, 71, "accuracy") | {"mean": 50.0, "low": -0.01, "high": 60.0, "gain": -0.04, "gain_low": -0.01}
     row |= {"gain_high": 0.0, "all_gain": -0.0, "all_gain_low": -1.0, "all_gain_high": -0.02, "all_kept": [76, 71], "best": True}

@@ -91,6 +91,8 @@ def more_test(sample: Sample, spec: SampleSpec) -> str:
         todo = f"Label {needed - got} more."
     elif spec.test:
         todo = f"Add {needed - got} to {spec.test}."
+        if rows >= MIN_FOLDED:
+            todo += f" Or put all {rows} rows into one file and give sample.folds = {FOLDS} in place of sample.test: each is tested once."
     elif rows >= 2 * MIN_TEST:  # half of them stay
         todo = f"Give sample.test_share = {math.ceil(100 * MIN_TEST / rows) / 100:g}."
     elif rows >= MIN_FOLDED:

@@ -144,7 +144,7 @@ def measure_gain(
     parts = list(zip(sample.folds, folds, strict=True)) if folds else [(sample, kept)]
     least = _least([s for s, _ in parts], [len(rows) for _, rows in parts])
     metric, reason = decisive(sample, student)
-    reason = reason or "a limit came before all folds were grown" * bool(sample.folds and not folds)
+    reason = reason or "a limit came before all folds were grown; the same command with a higher one goes on" * bool(sample.folds and not folds)
     heads = _heads(least)
     if reason:
         return Gain(metric, {name: Arm(None, None, None, 0, p.n_train) for name, p in heads.items()}, None, None, (), reason)

@@ -92,6 +92,7 @@ kind = "linear"
 [gain]
 seeds = 3                    # students trained, each by another seed: they are averaged
 """
+DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3(\d\d){1,2})([T ][\d:.,+Z -]*)?")
 FEW_ROWS = 256
 """Up to here the shipped decoder, adapted: from 32 and 128 rows it had the lowest loss and kept most of its rows (docs/results/lowrow.md)."""
 FEW = {
@@ -202,7 +203,7 @@ def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = 
     if problems:
         raise RecipeError(problems)
     free = [c for c in columns if c.lower() not in SKIPPED and c not in CHATS]
-    free = [c for c in free if c.lower() in TARGETS or not _numbers(rows, c)] or free  # answers may be numbers
+    free = [c for c in free if c.lower() in TARGETS or not _no_text(rows, c)] or free  # answers may be numbers
     if kind != "plain":
         target = target or _guess_target(rows, free)
     names = list(inputs) if inputs else [c for c in free if c != target]
@@ -210,17 +211,18 @@ def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = 
         raise DataError(f"{file}: no column is left to be an input. It has: {', '.join(columns)}. Name them with --inputs and --target.")
     kind = kind or _guess_kind(rows, names, target)
     if kind == "plain":
-        names, target = names[:1], None
+        names, target = names[:1] if inputs else [max(names, key=lambda c: sum(len(str(r.get(c))) for r in rows))], None
     try:
         return Task(kind=kind, inputs=tuple(names), target=target)  # type: ignore[arg-type]
     except ValueError as error:
         raise RecipeError([f"{file}: {error} Name the columns with --inputs and --target."]) from error
 
 
-def _numbers(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
-    """Whether the column only tells rows apart: each value is another, and a number or a word with a digit in it."""
+def _no_text(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Whether the column only tells rows apart (each value is another, and a number or a word with a digit in it), or holds dates."""
     values = [str(r.get(column)) for r in rows]
-    return len(set(values)) == len(values) > 1 and all(re.fullmatch(r"\S*\d\S*", v) for v in values)
+    apart = len(set(values)) == len(values) > 1 and all(re.fullmatch(r"\S*\d\S*", v) for v in values)
+    return apart or all(DATE.fullmatch(v) for v in values)
 
 
 def _guess_target(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str | None:

@@ -69,6 +69,7 @@ def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     }
     parts = [f"{verb} {', '.join(map(_said, found))}" for verb, found in groups.items() if found]
     over = f"{best['gain']:z.1f} points over real rows alone ({best['gain_low']:z.1f} to {best['gain_high']:z.1f})"
+    over += ", which score higher" * (round(best["gain"], 1) < 0)
     head = f"Highest {best['metric']} of student {best['student']} with {best['n_kept']} rows: {best['arm']}, {best['mode']}, {over}"
     return f"{'; '.join([head, *parts])}."
 
