@@ -273,6 +273,15 @@ def test_check_says_what_would_let_the_gain_be_measured(tmp_path: Path) -> None:
         assert found.exit_code == 0 and (said in found.stdout if said else "the gain" not in found.stdout), found.output
 
 
+def test_check_says_that_a_prompt_has_no_decoder_to_start_from(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE.format(data="m.csv"))
+    (tmp_path / "m.csv").write_text("message,queue\n" + "".join(f"mail {i} about it,{'ab'[i % 2]}\n" for i in range(400)))
+    for prompt, decoder, said in (("amortised-lora", "", False), ("amortised", "no.safetensors", True), ("mc", "no.safetensors", False)):
+        soft = f'generator={{kind="soft", prompt="{prompt}", decoder="{decoder}"}}'
+        found = CliRunner().invoke(app, ["check", str(tmp_path / "r.toml"), "--set", soft])
+        assert found.exit_code == 0 and ("seedbed pretrain-prompt" in found.stdout) is said, found.output
+
+
 def test_check_names_labels_that_no_test_row_has_and_says_all_as_json(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE.format(data="m.csv"))
     for part, labels in (("fit", "abc" * 40), ("test", "abz" * 40)):

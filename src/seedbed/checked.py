@@ -35,7 +35,8 @@ def check(recipe: Recipe) -> Checked:
         sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
     except DataError as error:
         raise RecipeError([str(error)]) from error
-    notes = [f"{line} Without it the recipe can be priced, not run." for line in absent(recipe)]
+    undecoded = [part.settings.undecoded(recipe.lm) for part in recipe.generator.all() if hasattr(part.settings, "undecoded")]
+    notes = [f"{line} Without it the recipe can be priced, not run." for line in (*absent(recipe), *filter(None, undecoded))]
     if recipe.task.target and (advice := more_test(sample, recipe.sample)):
         notes.append(f"the gain will not be measured: {advice}")
     notes += [f"{why}." for why in (uneven(sample), repeated(sample), untested(sample), alike(recipe)) if why]

@@ -143,16 +143,22 @@ class Soft:
     def _forms(self, model: str) -> tuple[Form, ...]:
         from seedbed.lm.decoder import gives
 
+        if why := self.undecoded(model):
+            raise ModelError(why)
         place = decoder_place(self.decoder, model)
-        if self.prompt.startswith("amortised") and not place.is_file():
-            found = f"decoder = {self.decoder!r} is no file" if self.decoder else f"{model!r} has no decoder/decoder.safetensors"
-            raise ModelError(
-                f'[generator] prompt = "{self.prompt}": {found}. Make one (seedbed pretrain-prompt --model {model} --out FOLDER) '
-                'and write decoder = "FOLDER/decoder.safetensors".'
-            )
         if self.prompt != "auto":
             return (self.prompt,)
         return FORMS if place.is_file() and gives(place, self.tokens) else FORMS[:-1]
+
+    def undecoded(self, model: str) -> str:
+        """What to do where the decoder that the prompt starts from is not there; "" else."""
+        if not self.prompt.startswith("amortised") or decoder_place(self.decoder, model).is_file():
+            return ""
+        found = f"decoder = {self.decoder!r} is no file" if self.decoder else f"{model!r} has no decoder/decoder.safetensors"
+        return (
+            f'[generator] prompt = "{self.prompt}": {found}. Make one (seedbed pretrain-prompt --model {model} --out FOLDER) '
+            'and write decoder = "FOLDER/decoder.safetensors".'
+        )
 
     def beside(self, model: str) -> Path | None:
         """The decoder in the model's folder, where there is one and the fit may start from it."""
