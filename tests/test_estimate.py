@@ -14,6 +14,7 @@ from test_run import REAL, ROOT, TOY, _snapshot
 
 from seedbed import estimate as estimates
 from seedbed import recipe as recipes
+from seedbed.computed import busy
 from seedbed.errors import RecipeError
 from seedbed.estimate import COMPUTED, _power, estimate
 from seedbed.flops import DEVICES, Device, Shape
@@ -32,6 +33,14 @@ def _few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimates, "TRIAL_S", 0.5)
     monkeypatch.setattr(estimates, "SMALL", 20)
     monkeypatch.setattr(estimates, "LARGE", 40)
+
+
+def test_an_estimate_says_that_other_programs_ran_beside_its_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    for load, said in ((0.2, 0), (2.5, 1)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert len(busy()) == said
+    assert "load 2.5 on 2 processors" in busy()[0]
 
 
 def test_a_shape_has_the_weights_of_the_model_it_describes() -> None:

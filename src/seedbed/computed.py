@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ class Cost:
     basis: str = "measured"
     note: str = ""
     money: float = 0.0
+
+
+def busy() -> list[str]:
+    """Says so where other programs ran in the minute before the measuring: its times are then longer than on a quiet machine, up to four times."""
+    load, processors = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    ran = f"the machine was busy (load {load:.1f} on {processors} processors): what is measured beside other programs takes longer than alone"
+    return [ran] if load >= processors / 2 else []
 
 
 def computed(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, assumed: list[str]) -> tuple[dict[str, Cost], int, Path | None]:

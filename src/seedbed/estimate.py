@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.candidates import complete, cost_of, rows_done
-from seedbed.computed import COMPUTED, Cost, all_epochs, computed, fits_of, texts_of
+from seedbed.computed import COMPUTED, Cost, all_epochs, busy, computed, fits_of, texts_of
 from seedbed.data import load_sample
 from seedbed.errors import ModelError
 from seedbed.flops import CHARACTERS_A_TOKEN
@@ -88,7 +88,7 @@ def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Est
 
     ask: an engine that is a server's is sent a few dozen requests for each part that asks it, which it may charge, and its speed is measured.
     """
-    start = time.perf_counter()
+    start, assumed = time.perf_counter(), busy()
     sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
     steps = {"sample": Cost(time.perf_counter() - start)}
     recipe = _for(recipe, min(recipe.generate.count, TIMES * sample.n)) if recipe.generate.auto else recipe
@@ -100,7 +100,7 @@ def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Est
     folds = folds_to_grow(recipe, sample)
     sets = [(folder, sample), *((folder / "folds", fold) for fold in folds)]
     done, times = _finished(recipe, sets, making.generate.count), len(sets)
-    assumed = [f"the rows of each of {times - 1} folds cost what those of the whole sample do"] if folds else []
+    assumed += [f"the rows of each of {times - 1} folds cost what those of the whole sample do"] if folds else []
     if not ask:
         making, judged = unasked(making, sample), unasked(judged, sample)
     memory, fitted = 0, folder / names["teacher"] if done["teacher"] == 1 and recipe.asks_teacher else None
