@@ -85,7 +85,10 @@ def test_layers_look_back_as_far_as_their_window(kind: str, changes: dict[str, A
 
 @pytest.mark.parametrize(
     ("kind", "changes"),
-    [("lfm2", {"layer_types": ["conv", "full_attention"]}), ("mpt", {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128})],
+    [
+        pytest.param("lfm2", {"layer_types": ["conv", "full_attention"]}, marks=pytest.mark.slow),
+        ("mpt", {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
+    ],
 )
 def test_a_model_whose_layers_read_no_positions_or_masks_scores_nothing(kind: str, changes: dict[str, Any]) -> None:
     session = LocalSession(random_lm(kind, **changes), None, 3, 128)
