@@ -145,7 +145,7 @@ def test_a_gate_over_thirty_groups_can_fail_and_does_where_one_of_them_took_the_
     found = Bias(groups=groups, student=WORDS_ALONE)
     for pick, passed in ((lambda rng: rng.randrange(30), True), (lambda rng: 0, False)):
         measures = [asdict(m) for m in found.measure(real, named("k", pick), 3) if not m.name.startswith("amplification")]
-        measures += [{"name": f"amplification:g{i}", "value": 1.0, "p": 0.5} for i in range(30)]  # else these fail it, by exact tests
+        measures += [{"name": f"amplification:g{i}", "value": 1.0, "p": 0.5, "note": ""} for i in range(30)]  # else these fail it, by exact tests
         assert [g["passed"] for g in gates(measures, True) if g["name"] == "bias"] == [passed]
 
 
