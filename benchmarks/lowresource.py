@@ -1,9 +1,10 @@
 """Kaddour and Liu (arXiv 2310.01119) on this machine: task x fraction x {real only, annotate, generate, annotate+generate, full real}.
 
 python benchmarks/lowresource.py --data FOLDER [--tasks slurp,rte] [--fractions 0.05,0.1]
-    [--arms "LM annotate,LM generate"] [--seeds 3] [--hours 2] [--out runs-lowresource]
+    [--arms "LM annotate,LM generate"] [--full 2000] [--seeds 3] [--hours 2] [--out runs-lowresource]
 
-The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most; so is "full real". Tests and dev longer than 1,500 rows
+The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most; so is "full real", but for --full (a folder of OUT each).
+--arms none: the lines of real rows alone. Tests and dev longer than 1,500 rows
 (text tasks: 300) are cut to a random part. Teachers: seedling, tuned by LoRA (text tasks: all its weights), and, for annotating and checking
 labels, a MiniLM classifier; students are smaller: a logistic regression of words, or for texts the first two of seedling's six blocks. Writes every
 table that OUT holds into docs/results/lowresource.md. Run again, it goes on.
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import sys
 import time
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -24,7 +26,7 @@ from typing import Any
 from common import asked, write_page
 from sets import rows_of, written
 
-from seedbed.compare import compare
+from seedbed.compare import FULL_ROWS, compare
 from seedbed.ranking import NO_RANK, table
 from seedbed.recipe import build
 
@@ -84,6 +86,8 @@ def recipe_of(task: str, files: dict[str, str], fraction: float, names: Collecti
         relabelled = {"generate": {"relabel": True}, "generator": {"order": "label-first"}, **classifier}
         ways += [("LM generate relabelled", relabelled), ("LM annotate+generate relabelled", {**ask, **relabelled})]
     arms = [{"name": name, **way} for name, way in ways if name in names or not names]
+    if "none" in names:  # a comparison needs a way: this one's only row is cut off, and dropped
+        arms = [{"name": "none", "generator": {"kind": "hard"}, "generate": {"count": 1, "max_tokens": 1}}]
     return build(
         {
             "name": f"{task}-{round(100 * fraction)}",
@@ -130,10 +134,12 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join([*LABELS, *TEXTS]))
     parser.add_argument("--fractions", default="0.05,0.1")
     parser.add_argument("--arms", default="", help="names of the table's first column; all where not given")
+    parser.add_argument("--full", type=int, default=FULL_ROWS, help='rows of "full real", those of the sample among them')
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs-lowresource"))
     given = parser.parse_args()
+    vars(sys.modules[compare.__module__])["FULL_ROWS"] = given.full
     end = None if given.hours is None else time.monotonic() + 3600 * given.hours
     for fraction in map(float, given.fractions.split(",")):
         for task in given.tasks.split(","):
