@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sqlite3
@@ -15,6 +16,9 @@ from seedbed.errors import ModelError
 from seedbed.lm import cache, embed
 from seedbed.lm.load import fresh, locate
 from seedbed.lm.packed import TOKENS, Packed
+from seedbed.students.encoder import Encoder
+from seedbed.task import Task
+from seedbed.types import Example
 
 WORDS = "play a song about the weather in north country tomorrow please wake me up at seven order number refund".split()
 
@@ -154,6 +158,18 @@ def test_the_oldest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for key in keys:
         kept.put({key: np.ones(2, dtype=np.float32)})
     assert list(kept.get(keys)) and set(kept.get(keys)) == set(keys[2:])
+
+
+def test_layers_without_weights_are_a_typed_error(distil: str, tmp_path: Path) -> None:
+    """transformers would draw them at random."""
+    more = shutil.copytree(distil, tmp_path / "more")
+    shape = json.loads((more / "config.json").read_text())
+    (more / "config.json").write_text(json.dumps(shape | {"n_layers": shape["n_layers"] + 1}))
+    with pytest.raises(ModelError, match=r"more': its files lack \d+ weights that its configuration asks for, such as transformer\.layer\.\d"):
+        embed.embed(["a text"], str(more))
+    rows = [Example(str(i), {"text": f"text {i}", "label": "ab"[i % 2]}) for i in range(4)]
+    with pytest.raises(ModelError, match=r"\[student\] model = .*more': its files lack \d+ weights"):
+        Encoder(str(more), tune=True, epochs=1).learn(Task("classification", ("text",), "label"), rows, [], 0)
 
 
 def test_weights_cut_short_are_a_typed_error(distil: str, tmp_path: Path) -> None:

@@ -137,6 +137,14 @@ def test_a_configuration_that_no_model_can_have_is_a_model_error(tmp_path: Path,
         fresh(str(tmp_path / "m"), torch.float32, "cpu")
 
 
+def test_a_layer_without_weights_is_a_model_error(tmp_path: Path) -> None:
+    shutil.copytree(locate("seedling"), tmp_path / "m", ignore=shutil.ignore_patterns("decoder"))
+    place = tmp_path / "m/config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"num_hidden_layers": 7}))
+    with pytest.raises(ModelError, match=r"lack 9 weights that its configuration asks for, such as model\.layers\.6\.input_layernorm"):
+        fresh(str(tmp_path / "m"), torch.float32, "cpu")
+
+
 def test_ends_that_are_no_token_ids_end_nothing(tmp_path: Path) -> None:
     shutil.copytree(locate("seedling"), tmp_path / "m", ignore=shutil.ignore_patterns("decoder"))
     for ends in ([], [[1]], ["a", 2.5, None], 10**9):

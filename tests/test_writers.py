@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Sequence
@@ -229,6 +230,11 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path: Path, causal: Causal, 
         Seq2seq("seedling").learn(TASK, copies(2, 0), [], 0)
     with pytest.raises(ModelError, match=r"layers = 7: 'seedling' has 6 blocks\. Allowed: 1 to 6"):
         replace(causal, layers=7).learn(TASK, copies(2, 0), [], 0)
+    more = Path(shutil.copytree(bart, tmp_path / "more"))
+    shape = json.loads((more / "config.json").read_text())
+    (more / "config.json").write_text(json.dumps(shape | {"decoder_layers": shape["decoder_layers"] + 1}))
+    with pytest.raises(ModelError, match=r"\[student\] model = .*more': its files lack \d+ weights .*such as \w+\.decoder\.layers\."):
+        Seq2seq(str(more)).learn(TASK, copies(2, 0), [], 0)
     broken = shutil.copytree(bart, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match="broken' cannot be loaded"):

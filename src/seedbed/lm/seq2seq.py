@@ -13,7 +13,7 @@ import torch
 from seedbed.errors import ComponentError, ModelError
 from seedbed.lm import loop
 from seedbed.lm.batches import Text, passes
-from seedbed.lm.load import UNLOADABLE, usual_device, why
+from seedbed.lm.load import UNLOADABLE, need_whole, usual_device, why
 from seedbed.lm.states import PASS_TOKENS
 from seedbed.lm.writing import Writer, answer, lesson, question
 from seedbed.types import Example
@@ -57,7 +57,8 @@ def load(name: str, where: str) -> Pair:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+        model, said = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+        need_whole(f"{where} model = {name!r}", said["missing_keys"])
         tokenizer = AutoTokenizer.from_pretrained(name)
     except UNLOADABLE as error:
         raise ModelError(

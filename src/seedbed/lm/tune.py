@@ -14,7 +14,7 @@ import torch
 from seedbed.errors import ModelError
 from seedbed.lm.batches import batches
 from seedbed.lm.classify import Learned, Learner, Lesson, known_targets
-from seedbed.lm.load import UNLOADABLE, why
+from seedbed.lm.load import UNLOADABLE, layers_of, need_whole, why
 from seedbed.lm.loop import seeded
 from seedbed.progress import bar
 from seedbed.types import Example, seed_for
@@ -119,9 +119,9 @@ def _load(name: str, where: str, task: Task, labels: int, seed: int) -> tuple[An
     try:
         with seeded(seed_for(seed, "head"), "cpu"):
             # A head for other labels, as a model tuned on another task has one, is drawn anew too.
-            model = AutoModelForSequenceClassification.from_pretrained(
-                place, num_labels=labels, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True
-            )
+            how = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+            model, said = AutoModelForSequenceClassification.from_pretrained(place, num_labels=labels, **how)
+        need_whole(f"{where} model = {name!r}", layers_of(said["missing_keys"]))
         tokenizer = AutoTokenizer.from_pretrained(place)
     except UNLOADABLE as error:
         raise ModelError(
