@@ -51,6 +51,7 @@ def ways(task: str, rows: int, n: int) -> list[dict[str, Any]]:
     """epochs: some 20,000 rows read, 50 epochs at most."""
     soft: dict[str, Any] = {"kind": "soft", "tokens": 16, "epochs": min(50, 20000 // n)}
     mc = {**soft, "prompt": "mc"}
+    roomy = {"engine": {"cache": 512}}  # words that tell of 60 labels are longer than the texts
     return [
         {"name": "few-shot", "generator": {"kind": "hard", "shots": 3 if task == "gsm8k" else 5}},
         {"name": "nsp", "generator": {**soft, "prompt": "nsp"}},
@@ -65,9 +66,9 @@ def ways(task: str, rows: int, n: int) -> list[dict[str, Any]]:
         {"name": "amortised + select", "generator": {**soft, "prompt": "amortised"}, **selected(rows)},
         {"name": "amortised-lora", "generator": {**soft, "prompt": "amortised-lora"}},
         {"name": "amortised-lora + select", "generator": {**soft, "prompt": "amortised-lora"}, **selected(rows)},
-        {"name": "HP", "generator": {"kind": "hard", "template": "zero-shot"}},
-        {"name": "HP_SR", "generator": {"kind": "refine"}},
-        {"name": "verbalized", "generator": {"kind": "hard", "template": "verbalized"}},
+        {"name": "HP", "generator": {"kind": "hard", "template": "zero-shot"}, **roomy},
+        {"name": "HP_SR", "generator": {"kind": "refine"}, **roomy},
+        {"name": "verbalized", "generator": {"kind": "hard", "template": "verbalized"}, **roomy},
     ]
 
 
