@@ -1,11 +1,11 @@
 """Kaddour and Liu (arXiv 2310.01119) on this machine: task x fraction x {real only, annotate, generate, annotate+generate, full real}.
 
 python benchmarks/lowresource.py --data FOLDER [--tasks slurp,rte] [--fractions 0.05,0.1]
-    [--arms "LM annotate,LM generate"] [--full 2000] [--seeds 3] [--hours 2] [--out runs-lowresource]
+    [--arms "LM annotate,LM generate"] [--pool 2000] [--full 2000] [--tests 300] [--seeds 3] [--hours 2] [--out runs-lowresource]
 
-The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most; so is "full real", but for --full (a folder of OUT each).
---arms none: the lines of real rows alone. Tests and dev longer than 1,500 rows
-(text tasks: 300) are cut to a random part. Teachers: seedling, tuned by LoRA (text tasks: all its weights), and, for annotating and checking
+The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most, but for --pool; so is "full real", but for --full. A folder of
+OUT for each of these. --arms none: the lines of real rows alone. Tests and dev longer than 1,500 rows (text tasks: 300) are cut to a random part; of
+a test --tests rows. Teachers: seedling, tuned by LoRA (text tasks: all its weights), and, for annotating and checking
 labels, a MiniLM classifier; students are smaller: a logistic regression of words, or for texts the first two of seedling's six blocks. Writes every
 table that OUT holds into docs/results/lowresource.md. Run again, it goes on.
 """
@@ -55,10 +55,11 @@ TEACHER: dict[str, dict[str, Any]] = {
 """By LoRA a teacher of texts is hardly better than its student; all weights tuned, it has 24.7 BLEU beside 17.0 (LOG, 30 November)."""
 
 
-def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
-    """fit, dev and test files; a long test and dev are cut to a random part, the same each time, of whole groups."""
+def prepared(data: Path, work: Path, task: str, tests: int | None) -> dict[str, str]:
+    """fit, dev and test files; a long test (tests: its rows at most) and dev are cut to a random part, the same each time, of whole groups."""
     splits, group = {split: rows_of(data, task, split) for split in ("train", "dev", "test")}, LABELS.get(task, {}).get("group")
-    for split, most in dict.fromkeys(("dev", "test"), 300 if task in TEXTS else 1500).items():
+    usual = 300 if task in TEXTS else 1500
+    for split, most in (("dev", usual), ("test", tests or usual)):
         rows = splits[split]
         if len(rows) > most:
             group_of = [str(r[group]) if group else str(i) for i, r in enumerate(rows)]
@@ -69,10 +70,10 @@ def prepared(data: Path, work: Path, task: str) -> dict[str, str]:
     return written(work, task, splits)
 
 
-def recipe_of(task: str, files: dict[str, str], fraction: float, names: Collection[str]) -> Any:
-    """names: of arms; empty for all."""
+def recipe_of(task: str, files: dict[str, str], fraction: float, names: Collection[str], pool: int) -> Any:
+    """names: of arms; empty for all. pool: rows to annotate."""
     labels = task in LABELS
-    ask = {"annotate": {"count": POOL}}
+    ask = {"annotate": {"count": pool}}
     likelihood = [{"kind": "likelihood"}] if labels else []
     filters = [{"kind": "form"}, *([{"kind": "agreement", "annotator": "likelihood"}] if labels else []), {"kind": "dedup"}, {"kind": "overlap"}]
     ways: list[tuple[str, dict[str, Any]]] = [
@@ -134,6 +135,8 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join([*LABELS, *TEXTS]))
     parser.add_argument("--fractions", default="0.05,0.1")
     parser.add_argument("--arms", default="", help="names of the table's first column; all where not given")
+    parser.add_argument("--pool", type=int, default=POOL, help="rows to annotate, at most")
+    parser.add_argument("--tests", type=int, default=None, help="rows of the test, at most")
     parser.add_argument("--full", type=int, default=FULL_ROWS, help='rows of "full real", those of the sample among them')
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=None)
@@ -144,7 +147,8 @@ def main() -> None:
     for fraction in map(float, given.fractions.split(",")):
         for task in given.tasks.split(","):
             left = None if end is None else max(1e-6, (end - time.monotonic()) / 3600)
-            made = recipe_of(task, prepared(given.data, given.out / "data", task), fraction, tuple(filter(None, given.arms.split(","))))
+            files = prepared(given.data, given.out / "data", task, given.tests)
+            made = recipe_of(task, files, fraction, tuple(filter(None, given.arms.split(","))), given.pool)
             print(f"== {task}, {fraction:.0%}", flush=True)
             found = compare(made, (), given.seeds, given.out, left, lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True))
             print(table(found.rows, found.best), flush=True)
