@@ -3,9 +3,9 @@
 python benchmarks/lowresource.py --data FOLDER [--tasks slurp,rte] [--fractions 0.05,0.1]
     [--arms "LM annotate,LM generate"] [--pool 2000] [--full 2000] [--tests 300] [--seeds 3] [--hours 2] [--out runs-lowresource]
 
-The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most, but for --pool; so is "full real", but for --full. A folder of
-OUT for each of these. --arms none: the lines of real rows alone. Tests and dev longer than 1,500 rows (text tasks: 300) are cut to a random part; of
-a test --tests rows. Teachers: seedling, tuned by LoRA (text tasks: all its weights), and, for annotating and checking
+The rest of the training rows, with its targets hidden, is the pool, 2,000 rows at most, but for --pool; so is "full real", but for --full. A folder
+of OUT for each of these. --arms none: the lines of real rows alone. Tests and dev longer than 1,500 rows (text tasks: 300) are cut to a random part;
+of a test --tests rows. Teachers: seedling, tuned by LoRA (text tasks: all its weights), and, for annotating and checking
 labels, a MiniLM classifier; students are smaller: a logistic regression of words, or for texts the first two of seedling's six blocks. Writes every
 table that OUT holds into docs/results/lowresource.md. Run again, it goes on.
 """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ import torch
 from seedbed.engines.local import Local, LocalSession
 from seedbed.errors import EngineError, ModelError
 from seedbed.lm.batching import Batch, Rows, Stops
-from seedbed.lm.forward import Llama, Modules, forward_of, plain
+from seedbed.lm.forward import Llama, Modules, attention, forward_of, plain, together
 from seedbed.lm.load import LM, fresh, load, locate, weights_hash
 from seedbed.lm.prefill import Prefill, _shared
 from seedbed.lm.sampling import draw
-from seedbed.lm.shapes import equal_shapes
+from seedbed.lm.shapes import equal_shapes, sharing_sizes
 from seedbed.types import Completion, ModelRef, Prompt, Sampling, SoftRef
 
 SHOTS = "Tom had a small red ball. He threw it over the wall and ran to find it.\n---\n" * 5
@@ -301,12 +303,33 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[float, bytes]:
     return found
 
 
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """What was tried under another number of threads is tried again."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    sharing_sizes.cache_clear()
+    yield
+    torch.set_num_threads(before)
+    sharing_sizes.cache_clear()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "slots", "top_p"), [("seedling", 40, 0.9), ("seedling", 6, 1.0), ("gpt2", 20, 0.95), ("qwen3", 24, 1.0)])
-def test_bits_do_not_depend_on_neighbours_order_refills_or_shared_beginnings(kind: str, slots: int, top_p: float, seen: dict[float, bytes]) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "slots", "cache", "top_p"),
+    [("seedling", 40, 256, 0.9), ("seedling", 6, 256, 1.0), ("seedling", 11, 251, 1.0), ("gpt2", 20, 256, 0.95), ("qwen3", 24, 256, 1.0)],
+)
+def test_bits_do_not_depend_on_neighbours_order_refills_or_shared_beginnings(
+    kind: str, slots: int, cache: int, top_p: float, threads: int, seen: dict[float, bytes]
+) -> None:
     """Of logits, not of texts alone: a text hides a changed last bit in all but one of some million tokens."""
-    lm = load("seedling") if kind == "seedling" else random_lm(kind, 256)
-    session, sampling, prompts = LocalSession(lm, None, slots, 256), Sampling(1.0, top_p, 40), _mixed(55)
+    with _threads(threads):
+        _same_bits(load("seedling") if kind == "seedling" else random_lm(kind, 256), slots, cache, top_p, seen)
+
+
+def _same_bits(lm: LM, slots: int, cache: int, top_p: float, seen: dict[float, bytes]) -> None:
+    session, sampling, prompts = LocalSession(lm, None, slots, cache), Sampling(1.0, top_p, 40), _mixed(55)
     reference = dict(session.complete(iter(prompts), sampling))
     bits = dict(seen)
     assert len({c.text for c in reference.values()}) > 45, "different seeds must give different texts"
@@ -315,6 +338,45 @@ def test_bits_do_not_depend_on_neighbours_order_refills_or_shared_beginnings(kin
         seen.clear()
         assert dict(session.complete(iter(some), sampling)) == {key: reference[key] for key, _ in some}
         assert all(bits[u] == row for u, row in seen.items())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("rows", "heads", "tokens", "columns"), [(1, 1, 1, 64), (2, 4, 1, 64), (3, 4, 1, 97), (2, 2, 3, 33), (5, 1, 2, 129), (2, 8, 16, 97)]
+)
+def test_equal_rows_attend_with_equal_bits_in_every_place(rows: int, heads: int, tokens: int, columns: int, threads: int) -> None:
+    random = torch.Generator().manual_seed(columns)
+    q, keys, values = (torch.randn(1, 1, n, 64, generator=random).expand(rows, heads, -1, -1).contiguous() for n in (1, columns, columns))
+    mask = torch.zeros(rows, 1, tokens, columns)
+    mask[..., columns - 5 :] = -torch.inf
+    with _threads(threads):
+        found = attention(q.expand(-1, -1, tokens, -1), keys, values, mask)
+        alone = attention(q[:1, :1, :1], keys[:1, :1], values[:1, :1], mask[:1, :, :1])
+    assert found.shape == (rows, heads, tokens, 64)
+    assert torch.equal(found, found[:1, :1, :1].expand_as(found))
+    assert torch.allclose(alone[0, 0, 0], found[0, 0, 0], atol=1e-5)
+    assert torch.equal(alone[0, 0, 0], found[0, 0, 0]) or tokens > 1  # as many tokens fill a buffer up to
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize(("slots", "length"), [(6, 64), (7, 97), (11, 128), (20, 64)])
+def test_slots_are_filled_up_until_every_place_has_the_same_bits(slots: int, length: int, threads: int) -> None:
+    lm = load("seedling")
+    forward = forward_of(lm, length)
+    assert isinstance(forward, Llama)
+    with _threads(threads):
+        shapes = equal_shapes(forward, lm.dim, slots, length)
+        for n in (*shapes.rows, *(16 * n for n in shapes.groups)):
+            x = torch.randn(1, lm.dim).expand(n, -1).contiguous()
+            found = torch.nn.functional.linear(x, forward.layers[0].gate_up)
+            assert torch.equal(found, found[:1].expand_as(found))
+        assert forward.sharing is not None
+        heads, group, width = forward.sharing
+        keys, values = torch.randn(2, heads, length, width)
+        for n in sharing_sizes(slots, forward.sharing, length, exact=True):
+            for t in together(torch.randn(1, heads, group, width).expand(n, -1, -1, -1), keys, values):
+                assert torch.equal(t, t[:1].expand_as(t))
+    assert shapes.rows[-1] >= slots
 
 
 def test_a_row_ends_at_every_token_at_which_the_models_settings_end_a_text(tmp_path: Path) -> None:

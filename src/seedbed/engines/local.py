@@ -36,7 +36,7 @@ class Local:
     or bf16. device: "cpu", "cuda", ...; None takes a GPU where there is one.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     can: ClassVar[frozenset[str]] = frozenset({"text", "soft", "adapter", "score:text", "score:soft", "score:adapter"})
 
     slots: Annotated[int, Field(ge=1, le=4096)] = 64

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+from torch.overrides import TorchFunctionMode
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
@@ -115,19 +116,45 @@ class Modules:
         extent = max(span[2] for span in step.spans)
         whole = Step(step.positions, [(0, len(vectors), extent)], step.keep)
         layers = [_Layer(kv, i, whole) for i in range(len(kv.keys))]
-        out = self.lm.model(
-            inputs_embeds=vectors,
-            position_ids=step.positions.clamp(max=self.lm.context - 1),
-            attention_mask=by_window(self.lm.model, extent, lambda window: whole.masks(window)[0].to(vectors.dtype)),
-            past_key_values=Cache(layers=layers),
-            use_cache=True,
-            logits_to_keep=1 if step.keep is None else 0,
-        )
+        with _Attention():
+            out = self.lm.model(
+                inputs_embeds=vectors,
+                position_ids=step.positions.clamp(max=self.lm.context - 1),
+                attention_mask=by_window(self.lm.model, extent, lambda window: whole.masks(window)[0].to(vectors.dtype)),
+                past_key_values=Cache(layers=layers),
+                use_cache=True,
+                logits_to_keep=1 if step.keep is None else 0,
+            )
         if step.keep is None:
             return None
         rows = torch.arange(len(vectors), device=vectors.device)
         found: torch.Tensor = out.logits[rows, step.keep]
         return found
+
+
+def attention(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, attn_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+    """torch's own, of (B, heads, T, width), where on a CPU the bits of a row do not depend on its place among the others.
+
+    There each thread has a buffer of T * (S + width + 2) numbers, and the library's sums depend on how it is aligned: T is filled up until buffers
+    are of whole 16 bytes. A single head of a single row is computed by all threads together, in another order: it gets a second one.
+    """
+    if q.device.type != "cpu" or kwargs.get("is_causal"):
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask, **kwargs)
+    rows, heads, tokens = q.shape[:3]
+    more = -tokens % (2 if (keys.shape[2] + q.shape[3]) % 2 == 0 else 4)
+    q = F.pad(q, (0, 0, 0, more))
+    if attn_mask is not None and attn_mask.shape[-2] == tokens:
+        attn_mask = F.pad(attn_mask, (0, 0, 0, more))
+    if rows * heads == 1:
+        q, keys, values = (part.expand(2, -1, -1, -1) for part in (q, keys, values))
+    return F.scaled_dot_product_attention(q, keys, values, attn_mask, **kwargs)[:rows, :, :tokens]
+
+
+class _Attention(TorchFunctionMode):
+    """Within it, models of transformers attend by `attention`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return (attention if func is F.scaled_dot_product_attention else func)(*args, **(kwargs or {}))
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
@@ -240,7 +267,7 @@ class Llama:
         found = []
         for span, mask in zip(step.spans, masks, strict=True):
             keys, values = kv.read(layer, span, self.kv_heads)
-            part = F.scaled_dot_product_attention(q[span[0] : span[1]], keys, values, attn_mask=mask, enable_gqa=not single)
+            part = attention(q[span[0] : span[1]], keys, values, mask, enable_gqa=not single)
             found.append(part if single else part.transpose(1, 2))
         joined = found[0] if len(found) == 1 else torch.cat(found)
         return joined.reshape(rows * tokens, -1).to(self.dtype)

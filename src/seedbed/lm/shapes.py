@@ -1,11 +1,13 @@
 """Which shapes of a batch give the same bits: found by trying, so that a batch may follow its rows without changing them.
 
 A matrix product sums in an order that its library chooses by the shapes, never by the numbers. So where random numbers give the same bits
-in two shapes, all numbers do. A row that is always computed in shapes that agree does not depend on how many rows are beside it.
+in two shapes, all numbers do. A row that is always computed in shapes that agree does not depend on how many rows are beside it. Nor does it on its
+place among them, where equal rows get equal bits: over several threads some numbers of rows give the last ones another order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -41,7 +43,7 @@ def at_least(sizes: tuple[int, ...], wanted: int) -> int:
 
 def all_shapes(slots: int, length: int) -> Shapes:
     """Every size, for where bytes are not promised. length: columns of a slot."""
-    group = min(GROUP, slots)
+    group = at_least(ROWS, min(GROUP, slots))
 
     def upto(sizes: tuple[int, ...], last: int) -> tuple[int, ...]:
         return (*(s for s in sizes if s < last), last)
@@ -51,24 +53,43 @@ def all_shapes(slots: int, length: int) -> Shapes:
 
 @cache
 def sharing_sizes(slots: int, sharing: tuple[int, int, int], length: int, exact: bool) -> tuple[int, ...]:
-    """Numbers of rows that may attend to a shared beginning of `length` tokens together; where exact, with the bits of all slots.
-    sharing: `Forward.sharing`."""
-    sizes = (*(n for n in ROWS if n < slots), slots)
+    """Numbers of rows that may attend to a shared beginning of `length` tokens together; where exact, with the bits of the largest, which may be
+    more than the slots. sharing: `Forward.sharing`."""
     if not exact:
-        return sizes
+        return (*(n for n in ROWS if n < slots), slots)
     heads, group, width = sharing
     random = torch.Generator().manual_seed(0)
-    q = torch.randn(slots, heads, group, width, generator=random)
+    q = torch.randn(max(slots, ROWS[-1]), heads, group, width, generator=random)
     keys, values = torch.randn(2, length, heads, width, generator=random).transpose(1, 2)  # laid out as a cache is
-    full = together(q, keys, values)
-    return tuple(n for n in sizes if all(torch.equal(some, all_[:n]) for some, all_ in zip(together(q[:n], keys, values), full, strict=True)))
+
+    def placed(n: int) -> bool:
+        return _all_alike(together(q[:1].expand(n, -1, -1, -1), keys, values))
+
+    slots = _filled_up(slots, placed)
+    full = together(q[:slots], keys, values)
+
+    def agrees(n: int) -> bool:
+        return placed(n) and all(torch.equal(some, all_[:n]) for some, all_ in zip(together(q[:n], keys, values), full, strict=True))
+
+    return (*(n for n in ROWS if n < slots and agrees(n)), slots)
+
+
+def _filled_up(rows: int, placed: Callable[[int], bool]) -> int:
+    """The smallest number of rows that holds these and whose places are alike; the rows as they are where none is."""
+    return next((n for n in (rows, *ROWS) if n >= rows and placed(n)), rows)
+
+
+def _all_alike(found: Iterable[torch.Tensor | None]) -> bool:
+    """Whether all rows of each have the same bits."""
+    return all(torch.equal(t, t[:1].expand_as(t)) for t in found if t is not None)
 
 
 @torch.inference_mode()
 def equal_shapes(forward: Forward, dim: int, slots: int, length: int) -> Shapes:
-    """Those of `all_shapes` whose bits are those of the largest. dim: width of an embedding."""
-    every, forward = all_shapes(slots, length), forward.shallow()
-    random = torch.Generator().manual_seed(0)
+    """Those of `all_shapes` whose bits are those of the largest, and the same in every place. dim: width of an embedding. The rows are more than the
+    slots where so many have no such bits."""
+    forward, random = forward.shallow(), torch.Generator().manual_seed(0)
+    every = all_shapes(_filled_up(slots, lambda n: _placed(forward, dim, n, 1, min(EXTENTS[0], length), length)), length)
     extents = tuple(e for e in every.extents if _extent_agrees(forward, dim, every, e, random))
     rows = _agreeing_rows(forward, dim, every.rows, extents, random)
     pieces, groups = _agreeing_pieces(forward, dim, every, random)
@@ -114,6 +135,18 @@ def _logits(forward: Forward, vectors: torch.Tensor, positions: torch.Tensor, ex
     return logits
 
 
+def _placed(forward: Forward, dim: int, rows: int, tokens: int, extent: int, length: int) -> bool:
+    """Whether equal rows get equal bits in every place."""
+    generator = torch.Generator().manual_seed(rows)
+    kv = _filled(forward, dim, rows, length, generator)
+    for layer in (*kv.keys, *kv.values):
+        if layer is not None:
+            layer[:] = layer[:1].clone()
+    vectors = _random((1, tokens, dim), generator, forward).expand(rows, -1, -1)
+    logits = _logits(forward, vectors, torch.arange(extent - tokens, extent).expand(rows, -1), extent, kv)
+    return _all_alike((logits, *kv.keys, *kv.values))
+
+
 def _agreeing_rows(forward: Forward, dim: int, sizes: tuple[int, ...], extents: tuple[int, ...], generator: torch.Generator) -> tuple[int, ...]:
     slots, extent = sizes[-1], extents[0]
     kv, vectors = _filled(forward, dim, slots, extent, generator), _random((slots, 1, dim), generator, forward)
@@ -123,7 +156,7 @@ def _agreeing_rows(forward: Forward, dim: int, sizes: tuple[int, ...], extents: 
         return _logits(forward, vectors[:n], positions[:n], extent, kv)
 
     full = run(slots)
-    return tuple(n for n in sizes if n == slots or torch.equal(run(n), full[:n]))
+    return tuple(n for n in sizes if n == slots or (_placed(forward, dim, n, 1, extent, extent) and torch.equal(run(n), full[:n])))
 
 
 def _agreeing_pieces(forward: Forward, dim: int, every: Shapes, generator: torch.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -143,7 +176,8 @@ def _agreeing_pieces(forward: Forward, dim: int, every: Shapes, generator: torch
     wanted = read(group, every.pieces[0])
 
     def agrees(n: int, piece: int) -> bool:
-        return all(torch.equal(mine, theirs[:n]) for mine, theirs in zip(read(n, piece), wanted, strict=True))
+        same = all(torch.equal(mine, theirs[:n]) for mine, theirs in zip(read(n, piece), wanted, strict=True))
+        return same and _placed(forward, dim, n, piece, length, length)
 
     groups = tuple(n for n in every.groups if n == group or agrees(n, every.pieces[0]))
     pieces = tuple(p for p in every.pieces if p == every.pieces[0] or all(agrees(n, p) for n in groups))
