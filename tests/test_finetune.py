@@ -31,7 +31,7 @@ from seedbed.lm.finetune import Tuning, merged, tune_lm
 from seedbed.lm.load import LM, fresh, weights_hash
 from seedbed.run import run
 from seedbed.task import Task
-from seedbed.testing import check_generator, tiny_sample
+from seedbed.testing import check_generator, tiny_sample, tiny_texts
 from seedbed.types import Completion, Example, ModelRef, Prompt, Row, Sample, Sampling
 
 LORA = Tuning(epochs=2, patience=9, batch=4, warmup=5, lr=0.01, rank=4, dropout=0.2)
@@ -281,10 +281,64 @@ def test_what_a_row_is_learned_as() -> None:
     assert made == ("Premise: it rains\nLabel: yes\n", "Hypothesis: it is wet")
     assert answered == ("Premise: it rains\nHypothesis: it is wet\n", "Label:", " yes")
     data = Task("data2text", ("triples",), "text")
-    assert Finetune().splits(data, {"triples": [["a", "b", "c"]], "text": "a is c"}) == [('Triples: [["a", "b", "c"]]\n', "", "Text: a is c")]
+    assert Finetune().splits(data, {"triples": [["a", "b", "c"]], "text": "a is c"}) == [('Triples: [["a", "b", "c"]]\nText:', "", " a is c")]
     math = Task("math", ("question",), "answer")
-    assert Finetune().splits(math, {"question": "1 + 1", "answer": "2"}) == [("", "Question: 1 + 1\n", "Answer: 2")]
+    assert Finetune().splits(math, {"question": "1 + 1", "answer": "2"}) == [("", "Question: 1 + 1\nAnswer:", " 2")]
     assert Finetune().splits(Task("plain", ("text",)), {"text": "so"}) == [("", "so")]
+
+
+WRITTEN: list[tuple[Task, dict[str, Any]]] = [
+    (Task("data2text", ("triples",), "text"), {"triples": [["a", "b", "c"]], "text": "a is c"}),
+    (Task("text2text", ("source",), "target"), {"source": "good day", "target": "bonjour"}),
+    (Task("text2text", ("source", "tone"), "target", given=("source",)), {"source": "good day", "tone": "calm", "target": "bonjour"}),
+    (Task("math", ("question",), "answer"), {"question": "1 + 1", "answer": "2"}),
+    (Task("code", ("text",), "code"), {"text": "add", "code": "def add(a, b):\n    return a + b"}),
+    (Task("code", ("text",), "code", tests="tests"), {"text": "add", "tests": ["assert add(1, 1) == 2"], "code": "def add(a, b):\n    return a + b"}),
+    (
+        Task("code", ("text",), "code", tests="tests", given=("text", "tests")),
+        {"text": "add", "tests": ["assert add(1, 1) == 2"], "code": "add = sum"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("task", "fields"), WRITTEN, ids=lambda case: getattr(case, "kind", ""))
+def test_a_text_is_asked_with_its_heading_where_its_row_was_split(task: Task, fields: dict[str, Any], tmp_path: Path) -> None:
+    """What is asked is what was learned, token for token; what was learned is the row, once."""
+    (tmp_path / "finetune.json").write_text('{"headed": true}')
+    teacher, lm, whole = Finetune().load(tmp_path, task, "seedling"), load_module.load("seedling"), task.render(fields)
+    (split,) = Finetune().splits(task, fields)
+    assert "".join(split) == whole
+    learned = [i for piece in split if piece for i in lm.encode(piece)]
+    for column, known in ((c, task.columns[:i]) for i, c in enumerate(task.columns) if i >= len(task.inputs)):
+        row = Row(0, 0, {c: fields[c] for c in known})
+        prompt = teacher.prompt(row)
+        assert prompt is not None and prompt.text.endswith(f"\n{task.mark(column)}")
+        ids = lm.encode(prompt.text)
+        assert learned[: len(ids)] == ids
+        (read,) = teacher.read(replace(row, turns=(Completion(whole.removeprefix(prompt.text), 1, True),)))
+        assert (read.text, read.fields) == (whole, fields)
+
+
+def test_a_teacher_of_version_1_is_asked_without_headings_and_one_of_labels_always(tmp_path: Path) -> None:
+    row, task = Row(0, 0, {"text": "add"}), Task("text2text", ("text",), "code")
+    (tmp_path / "finetune.json").write_text("{}")
+    prompt = (old := Finetune().load(tmp_path, task, "seedling")).prompt(row)
+    assert prompt is not None and prompt.text == "Text: add\n"
+    assert old.read(replace(row, turns=(Completion("Code: add", 1, True),)))[0].fields == {"text": "add", "code": "add"}
+    (tmp_path / "finetune.json").write_text('{"headed": true}')
+    prompt = Finetune().load(tmp_path, Task("classification", ("text",), "code"), "seedling").prompt(row)
+    assert prompt is not None and prompt.text == "Text: add\n"
+
+
+def test_rows_of_a_hardly_tuned_teacher_with_given_inputs_are_of_the_right_form(tmp_path: Path) -> None:
+    sample = tiny_texts()
+    sample = replace(sample, task=replace(sample.task, given=("text",)))
+    teacher, _ = _fitted(tmp_path, replace(FAST, epochs=1), sample)
+    session, rows = Local(slots=8, cache=64).open(teacher.model), list(teacher.rows(sample, 16, 0))
+    found = dict(session.complete(((r.index, teacher.prompt(r)) for r in rows), Sampling(0.7, 0.9, 30)))
+    made = [c for r in rows for c in teacher.read(replace(r, turns=(found[r.index],)))]
+    assert sum(c.fields is not None for c in made) >= 15, [c.text for c in made]
+    assert [c.fields["text"] for c in made if c.fields] == [r.given["text"] for r, c in zip(rows, made, strict=True) if c.fields]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from seedbed.errors import ComponentError, DataError
+from seedbed.generators.steered import first_mark
 from seedbed.limits import NEVER, Deadline
-from seedbed.store import read_lines, write_json, write_lines
+from seedbed.store import read_json, read_lines, write_json, write_lines
 from seedbed.task import Task, read_candidate
 from seedbed.types import Candidate, Example, Fields, ModelRef, Prompt, Row, Sample, seed_for
 
@@ -38,7 +39,7 @@ class Finetune:
     it; these need label-first. load_in: "4bit" or "8bit", the frozen weights while LoRA learns, on CUDA alone.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     answers: ClassVar[bool] = True
 
     method: Literal["lora", "full"] = "lora"
@@ -98,22 +99,26 @@ class Finetune:
 
     def load(self, folder: Path, task: Task, model: str) -> FinetuneTeacher:
         ref = ModelRef(model, adapter=folder / "adapter") if self.method == "lora" else ModelRef(str(folder / "model"))
-        return FinetuneTeacher(ref, _ordered(task, self.order), self.labels, self.method, model, folder)
+        headed = bool(read_json(folder / "finetune.json").get("headed"))  # version 1 had to write every heading itself
+        return FinetuneTeacher(ref, _ordered(task, self.order), self.labels, self.method, model, folder, headed)
 
     def splits(self, task: Task, fields: Fields) -> list[tuple[str, ...]]:
         """What a row is learned as: (what is given, the pieces of what is not). Where making a row and answering it read alike, one text serves
-        both; where they do not (label first), the row stands twice. A piece ends where an annotator's question does."""
+        both; where they do not (label first), the row stands twice. A piece ends where an annotator's question, or that for a text, does."""
         task = _ordered(task, self.order)
         made = task.known(dict.fromkeys((*task.given_columns, *([str(task.target)] if self.labels != "free" else []))))
         given, target = made.split(fields)
         if task.target is None:
             return [(given, target)]
-        known, answer = task.known(dict.fromkeys(task.inputs)).split(fields)
-        mark = task.mark(task.target) if task.has_labels else ""
+        asked = task.known(dict.fromkeys((*task.inputs, *(c for c in task.given_columns if c != task.target))))
+        known, answer = asked.split(fields)
+        mark = first_mark(asked)
         last = answer.removeprefix(mark)
-        if given + target == known + answer:
-            return [(given, known[len(given) :] + mark, last)]
-        return [(given, target), (known, mark, last)]
+        if given + target != known + answer:
+            return [(given, target), (known, mark, last)]
+        if _heads(task, made.given_columns):
+            given += mark
+        return [(given, (known + mark)[len(given) :], last)]
 
     def _encode(self, lm: LM, task: Task, examples: tuple[Example, ...]) -> tuple[list[Example], list[Text]]:
         """The examples whose texts, begin-of-text included, fit the context; and their texts."""
@@ -145,7 +150,7 @@ class Finetune:
         write_json(out / "training.json", {"chosen": self.method, "unit": "nats a token", "forms": forms} | ({"cut": cut} if cut else {}))
         write_lines(out / "sources.jsonl", sources)
         lora = {"rank": self.rank, "alpha": self.alpha, "targets": self.targets, "load_in": self.load_in} if self.method == "lora" else {}
-        facts = {"method": self.method, "model": model, "model_hash": tuned.lm.hash, "order": self.order, "labels": self.labels}
+        facts = {"method": self.method, "model": model, "model_hash": tuned.lm.hash, "order": self.order, "labels": self.labels, "headed": True}
         write_json(out / "finetune.json", facts | lora | {"too_long": too_long})
         for checkpoint in () if cut else out.glob("checkpoint-*"):
             checkpoint.unlink()
@@ -154,7 +159,8 @@ class Finetune:
 
 @dataclass(frozen=True)
 class FinetuneTeacher:
-    """Asks a tuned model to go on: from nothing, from given columns, from a label, or from all inputs. base: the model before."""
+    """Asks a tuned model to go on: from nothing, from given columns, from a label, or from all inputs. base: the model before. headed: a text that
+    all inputs are given for is asked with its heading, as it was learned."""
 
     model: ModelRef
     task: Task
@@ -162,6 +168,7 @@ class FinetuneTeacher:
     method: str
     base: str
     folder: Path
+    headed: bool = True
 
     @cached_property
     def sources(self) -> list[dict[str, Any]]:
@@ -188,12 +195,22 @@ class FinetuneTeacher:
         if row.turns:
             return None
         adapter = str(self.model.adapter) if self.model.adapter else None
-        return Prompt(self.task.known(row.given).prefix(row.given), row.seed, adapter=adapter)
+        return Prompt(self._asked(row), row.seed, adapter=adapter)
+
+    def _asked(self, row: Row) -> str:
+        task = self.task.known(row.given)
+        return task.prefix(row.given) + (first_mark(task) if self.headed and _heads(task, row.given) else "")
 
     def read(self, row: Row) -> list[Candidate]:
         provenance = {"generator": "finetune", "form": self.method, "model": self.base, "sources": [row.source], "weights": [1.0]}
         turn, task = row.turns[0], self.task.known(row.given)
-        return [read_candidate(task, row, task.prefix(row.given) + turn.text, turn.finished, provenance)]
+        return [read_candidate(task, row, self._asked(row) + turn.text, turn.finished, provenance)]
+
+
+def _heads(task: Task, given: Iterable[str]) -> bool:
+    """Whether a question with these columns given ends in the heading of its answer: a text whose inputs are all there. A label's annotator adds
+    the heading itself."""
+    return bool(task.target) and not task.has_labels and set(task.inputs) <= set(given)
 
 
 def _ordered(task: Task, order: str) -> Task:
