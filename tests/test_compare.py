@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from seedbed import recipe as recipes
+from seedbed.arms import arms_of
 from seedbed.cli import app
-from seedbed.compare import FULL, REAL, arms_of, compare
+from seedbed.compare import FULL, REAL, compare
 from seedbed.data import load_sample
 from seedbed.errors import RecipeError, StoreError
 from seedbed.export import dataset_rows, export

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from seedbed.compare import arms_of
+from seedbed.arms import arms_of
 from seedbed.copies import repeated
 from seedbed.data import SampleSpec, in_words, load_sample
 from seedbed.errors import DataError, RecipeError

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from seedbed.arms import Arm, arms_of, samples_of
 from seedbed.candidates import tokens_of
-from seedbed.data import load_sample
-from seedbed.errors import RecipeError, StoreError
-from seedbed.folds import folds_to_grow
+from seedbed.cells import LEAST_SHARE, Cell, reasons_of, too_few
+from seedbed.errors import StoreError
 from seedbed.gain import FEWEST_BLOCKS, FULL_ROWS, Ruler, decisive, lessons, long_rows, taught
 from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
 from seedbed.limits import Hours
@@ -26,27 +26,14 @@ from seedbed.progress import within
 from seedbed.ranking import LEGEND, ranked, sentence, table, unmeasured
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured
-from seedbed.sifting import tally
 from seedbed.stats import Scorer, equal_draw, mean_of
 from seedbed.store import Journal, Store, fingerprint, read_json, write_json
 from seedbed.types import Example, Sample, seed_for
 from seedbed.weights import need_weights, untuned
 
-MODES = ("generate", "annotate", "annotate+generate")
-LEAST_SHARE = 0.15
-"""An arm that under some seed keeps less than this share of the most rows does not drag the others down to its size: it is measured at its own."""
 WORTH_A_STUDENT = 1.05
 """An arm that kept more rows than this times the number that all are compared at is also measured with all of its rows."""
 REAL, FULL = "real only", "full real"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One line of the table: a name, a mode of MODES and the recipe that carries it out."""
-
-    name: str
-    mode: str
-    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -59,42 +46,6 @@ class Compared:
     best: list[str]
     unfinished: str
     recipes: dict[str, str]
-
-
-def arms_of(recipe: Recipe, modes: Sequence[str] = ()) -> list[Arm]:
-    """The recipe's arms (itself, where it has none) in each mode; modes (): each recipe's own. Raises RecipeError with every problem."""
-    unknown = [mode for mode in modes if mode not in MODES]
-    problems = [f"--mode {mode!r} is unknown. Allowed: {', '.join(MODES)}." for mode in unknown]
-    found = []
-    for name, own_recipe in recipe.arms or ((recipe.generator.kind, recipe),):
-        generates, annotates = bool(own_recipe.generate.count), own_recipe.annotate is not None
-        if own_recipe.generate.auto:
-            problems.append(
-                f'[arm {name}] count = "auto" is a number of its own for every arm and seed. Give [generate] count a number to compare at.'
-            )
-        if _pool(own_recipe) != _pool(recipe):
-            problems.append(f"[arm {name}] annotate.path names another pool, and arms share one. Write it in [annotate], or as [sample] pool.")
-        usual = "annotate+generate" if generates and annotates else "annotate" if annotates else "generate"
-        for mode in [m for m in modes if m not in unknown] or [usual]:
-            if "annotate" in mode and not annotates:
-                problems.append(f"[arm {name}] mode {mode!r} needs [annotate] in the recipe. Write the section.")
-            elif "generate" in mode and not generates:
-                problems.append(f"[arm {name}] mode {mode!r} needs new rows: give [generate] count, 1 or more.")
-            else:
-                found.append(Arm(name, mode, _in_mode(own_recipe, mode)))
-    if problems:
-        raise RecipeError(problems)
-    return found
-
-
-def _pool(recipe: Recipe) -> Path | None:
-    return (recipe.base / recipe.sample.pool).resolve() if recipe.sample.pool else None
-
-
-def _in_mode(recipe: Recipe, mode: str) -> Recipe:
-    if "annotate" not in mode:  # the one that `annotate.by` names still names the labels: the first where there is no [annotate]
-        return replace(recipe, annotate=None, annotators=tuple(sorted(recipe.annotators, key=lambda a: a.kind != recipe.label_by)))
-    return recipe if "generate" in mode else replace(recipe, generate=recipe.generate.model_copy(update={"count": 0}))
 
 
 def compare(
@@ -127,39 +78,14 @@ def _claim(store: Store, recipe: Recipe, sample: Sample) -> None:
     write_json(path, facts)
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """One arm under one seed: what it grew in each fold, or once. rows: the kept ones of each, as a student learns from them."""
-
-    arm: Arm
-    seed: int
-    grown: Sequence[Grown]
-    rows: Sequence[Sequence[Example]]
-
-    @property
-    def kept(self) -> int:
-        """Rows, of the fold that kept fewest."""
-        return min(map(len, self.rows))
-
-    @property
-    def least(self) -> Grown:
-        """What that fold grew."""
-        return min(zip(self.rows, self.grown, strict=True), key=lambda pair: len(pair[0]))[1]
-
-
 class _Table:
     def __init__(self, store: Store, arms: Sequence[Arm], seeds: int, clock: Hours, journal: Journal, say: Callable[[str], None]) -> None:
         self.store, self.arms, self.seeds, self.clock, self.journal, self.say = store, arms, seeds, clock, journal, say
         self.known = {r["name"]: r["value"] for r in journal.records}
         self.seconds = read_json(store.path("seconds.json")) if store.path("seconds.json").exists() else {}
         base = arms[0].recipe
-        self.samples: list[Sample] = [
-            load_sample(base.sample, base.task, seed_for(base.seed, "compare", s) if s else base.seed, base.base) for s in range(seeds)
-        ]
-        self.parts: list[Sequence[Sample]] = [folds_to_grow(base, sample) or (sample,) for sample in self.samples]
+        self.samples, self.parts = samples_of(base, seeds)
         _claim(store, base, self.samples[0])
-        for sample in self.samples[1:]:
-            assert [e.id for e in sample.tested] == [e.id for e in self.samples[0].tested], "a seed never redraws the test"
 
     def fill(self) -> Compared:
         cells, failed = self._grow()
@@ -170,7 +96,7 @@ class _Table:
         budget = min((n for n in least.values() if n >= LEAST_SHARE * most), default=most)
         rows = [self._reference(REAL, arm) for arm in self._students()]
         lines = [self._row(i, arm, cells, budget, failed) for i, arm in enumerate(self.arms)]
-        best = list(filter(None, (self._rank(_student(arm), cells, budget, lines) for arm in self._students())))
+        best = list(filter(None, (self._rank(arm.student, cells, budget, lines) for arm in self._students())))
         rows += lines
         rows += [self._reference(FULL, arm) for arm in self._students() if self.samples[0].more]
         unfinished = str(self.clock) if any("--hours" in r["note"] for r in rows) else ""
@@ -185,18 +111,18 @@ class _Table:
             lend(self.store, run, [f"{folds}{step}" for g in cell.grown for step in (*g.names.values(), looks_step(g.names))], self.say)
         return Compared(self.store.root, rows, best, unfinished, recipes)
 
-    def _winners(self, cells: Mapping[tuple[int, int], _Cell], lines: Sequence[dict[str, Any]]) -> list[tuple[int, _Cell]]:
+    def _winners(self, cells: Mapping[tuple[int, int], Cell], lines: Sequence[dict[str, Any]]) -> list[tuple[int, Cell]]:
         """Of each student, numbered from 1, its best arm, or the only one that kept rows: what it grew under the recipe's own seed."""
         found = []
         for number, one in enumerate(self._students(), 1):
-            mine = [i for i, arm in enumerate(self.arms) if _student(arm) == _student(one) and (i, 0) in cells]
+            mine = [i for i, arm in enumerate(self.arms) if arm.student == one.student and (i, 0) in cells]
             best = [i for i in mine if lines[i]["best"]] or mine
             found += [(number, cells[best[0], 0])] if len(best) == 1 else []
         return found
 
-    def _grow(self) -> tuple[dict[tuple[int, int], _Cell], dict[tuple[int, int], str]]:
+    def _grow(self) -> tuple[dict[tuple[int, int], Cell], dict[tuple[int, int], str]]:
         """(cells by arm and seed, as far as the time goes; of the others of these, why they have none)."""
-        cells: dict[tuple[int, int], _Cell] = {}
+        cells: dict[tuple[int, int], Cell] = {}
         failed: dict[tuple[int, int], str] = {}
         for s in range(self.seeds):
             for i, arm in enumerate(self.arms):
@@ -208,12 +134,12 @@ class _Table:
                 if cell.kept:
                     cells[i, s] = cell
                 else:
-                    failed[i, s] = f"seed {s + 1} kept no row{' of one fold' * bool(folds)}: {_reasons(cell.least)}"
+                    failed[i, s] = f"seed {s + 1} kept no row{' of one fold' * bool(folds)}: {reasons_of(cell.least)}"
         return cells, failed
 
-    def _cell(self, arm: Arm, s: int) -> _Cell | None:
+    def _cell(self, arm: Arm, s: int) -> Cell | None:
         """What the arm grows under seed number s; None where the time is up."""
-        recipe, target = self._seeded(arm, s), str(arm.recipe.task.target)
+        recipe, target = arm.seeded(s), str(arm.recipe.task.target)
         found: list[Grown] = []
         for number, part in enumerate(self.parts[s], 1):
             if self.clock.over():
@@ -229,10 +155,7 @@ class _Table:
             if found[-1].cut:
                 return None
         by = recipe.label_by if recipe.gain.soft_labels else None
-        return _Cell(arm, s, found, [lessons(grown.kept, target, by) for grown in found])
-
-    def _seeded(self, arm: Arm, s: int) -> Recipe:
-        return replace(arm.recipe, seed=seed_for(arm.recipe.seed, "compare", s) if s else arm.recipe.seed)
+        return Cell(arm, s, found, [lessons(grown.kept, target, by) for grown in found])
 
     @property
     def _fit(self) -> int:
@@ -241,7 +164,7 @@ class _Table:
 
     def _students(self) -> list[Arm]:
         """An arm for each different student."""
-        return list({_student(arm): arm for arm in reversed(self.arms)}.values())[::-1]
+        return list({arm.student: arm for arm in reversed(self.arms)}.values())[::-1]
 
     def _predictions(
         self, arm: Arm, s: int, name: Callable[[int], str], rows: Callable[[int], Sequence[Example]], long: list[Any] | None = None
@@ -290,7 +213,7 @@ class _Table:
         line |= self._numbers(ruler, arm, {s: runs(s) for s in range(self.seeds)}, versus_real=name == FULL)
         return line | {"note": "; ".join(filter(None, [line["note"], long_rows(long)]))}
 
-    def _row(self, i: int, arm: Arm, cells: Mapping[tuple[int, int], _Cell], budget: int, failed: Mapping[tuple[int, int], str]) -> dict[str, Any]:
+    def _row(self, i: int, arm: Arm, cells: Mapping[tuple[int, int], Cell], budget: int, failed: Mapping[tuple[int, int], str]) -> dict[str, Any]:
         ruler, reason = self._ruler(arm)
         mine = [cells[i, s] for s in range(self.seeds) if (i, s) in cells]
         without = [failed[i, s] for s in range(self.seeds) if (i, s) in failed]
@@ -299,7 +222,7 @@ class _Table:
         least = min((cell.kept for cell in mine), default=0)
         n = min(budget, least)
         line = unmeasured(arm.name, arm.mode, arm.recipe.student.kind, self._fit, n, ruler.metric) | {"kept": [c.kept for c in mine]}
-        spent = [self.seconds.get(_cell_name(arm, self._seeded(arm, s), part), 0.0) for s, parts in enumerate(self.parts) for part in parts]
+        spent = [self.seconds.get(_cell_name(arm, arm.seeded(s), part), 0.0) for s, parts in enumerate(self.parts) for part in parts]
         line |= {"seconds": round(sum(spent), 1)}
         line |= {"tokens": sum(self._tokens(cell) for cell in mine)}
         line |= self._measures(mine, n)
@@ -316,12 +239,12 @@ class _Table:
             whole = self._numbers(ruler, arm, {cell.seed: self._learned(cell, cell.kept) for cell in mine}, versus_real=True)
             line |= {f"all_{key}": whole[key] for key in ("mean", "gain", "gain_low", "gain_high")}
             line |= {"all_kept": least if least == max(line["kept"]) else line["kept"]}
-        notes = [line["note"], *reasons, _too_few(min(mine, key=lambda cell: cell.kept), budget) if n < budget else "", long_rows(long)]
+        notes = [line["note"], *reasons, too_few(min(mine, key=lambda cell: cell.kept), budget) if n < budget else "", long_rows(long)]
         return line | {"note": "; ".join(dict.fromkeys(filter(None, notes)))}
 
-    def _rank(self, student: str, cells: Mapping[tuple[int, int], _Cell], n: int, lines: Sequence[dict[str, Any]]) -> str:
+    def _rank(self, student: str, cells: Mapping[tuple[int, int], Cell], n: int, lines: Sequence[dict[str, Any]]) -> str:
         """Ranks this student's lines of n kept rows that have the same seeds, the most of any, in place; the sentence about them."""
-        mine = [i for i, arm in enumerate(self.arms) if _student(arm) == student and lines[i]["n_kept"] == n and lines[i]["mean"] is not None]
+        mine = [i for i, arm in enumerate(self.arms) if arm.student == student and lines[i]["n_kept"] == n and lines[i]["mean"] is not None]
         runs = {i: {s: run for s in range(self.seeds) if (i, s) in cells and (run := self._learned(cells[i, s], n)) is not None} for i in mine}
         most = max(map(tuple, runs.values()), key=len, default=())
         same = {i: list(found.values()) for i, found in runs.items() if tuple(found) == most}
@@ -329,12 +252,12 @@ class _Table:
             lines[i].update(rank)
         return sentence([lines[i] for i in same])
 
-    def _tokens(self, cell: _Cell) -> int:
+    def _tokens(self, cell: Cell) -> int:
         made = [tokens_of(self.store.path(g.names["candidates"]), g.recipe.generate.count) for g in cell.grown]
         made += [tokens_of(self.store.path(looks_step(g.names))) for g in cell.grown]
         return sum(made) + sum(tokens_of(self.store.path(g.names["answers"])) for g in cell.grown if "answers" in g.names)
 
-    def _learned(self, cell: _Cell, n: int, long: list[Any] | None = None) -> list[str] | None:
+    def _learned(self, cell: Cell, n: int, long: list[Any] | None = None) -> list[str] | None:
         drawn = seed_for(cell.arm.recipe.seed, "compare", "draw", cell.seed)
         rows, grown = cell.rows, cell.grown
         return self._predictions(cell.arm, cell.seed, lambda i: f"{grown[i].names['kept']}/{n}", lambda i: equal_draw(rows[i], n, drawn), long)
@@ -356,7 +279,7 @@ class _Table:
             found |= {"smallest_detectable": max(d.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)}
         return found
 
-    def _measures(self, mine: Sequence[_Cell], n: int) -> dict[str, Any]:
+    def _measures(self, mine: Sequence[Cell], n: int) -> dict[str, Any]:
         """What the recipe's metrics say of n kept rows of each seed (and fold): means of value, interval and real against real; none where the time
         was up before all of them were measured."""
         found: dict[str, list[dict[str, Any]]] = {}
@@ -381,20 +304,3 @@ class _Table:
 def _cell_name(arm: Arm, recipe: Recipe, sample: Sample) -> str:
     """Of an arm under one seed, in seconds.json: what another recipe of the same name took is not its own."""
     return f"{arm.name}/{arm.mode}/{step_names(recipe, sample)['kept']}"
-
-
-def _student(arm: Arm) -> str:
-    return fingerprint(arm.recipe.student.facts())
-
-
-def _too_few(cell: _Cell, budget: int) -> str:
-    """Why the arm is not at the rows of the others, and what would bring it there."""
-    return (
-        f"kept {cell.kept} rows, under {100 * LEAST_SHARE:.0f} % of the most: it is scored at these and not ranked with the others at {budget}. "
-        f"Let it keep more (it dropped {_reasons(cell.least)}), or give all arms a higher [generate] count"
-    )
-
-
-def _reasons(grown: Grown) -> str:
-    counts = tally((), grown.dropped)
-    return ", ".join(f"{key} {n}" for key, n in sorted(counts.items(), key=lambda pair: -pair[1])[:3]) or "no candidate"
