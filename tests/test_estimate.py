@@ -16,10 +16,11 @@ from seedbed import estimate as estimates
 from seedbed import recipe as recipes
 from seedbed.computed import busy
 from seedbed.errors import RecipeError
-from seedbed.estimate import COMPUTED, _power, estimate
+from seedbed.estimate import COMPUTED, estimate
 from seedbed.flops import DEVICES, Device, Shape
 from seedbed.preview import preview
 from seedbed.run import run
+from seedbed.stats import power_law
 
 SEEDLING = {"hidden": 256, "layers": 6, "heads": 4, "kv_heads": 2, "intermediate": 704, "vocab": 4096}
 BIG = {"hidden": 4096, "layers": 32, "heads": 32, "kv_heads": 8, "intermediate": 14336, "vocab": 128256, "tied": False}
@@ -110,10 +111,10 @@ def test_a_shape_is_estimated_and_not_run(tmp_path: Path) -> None:
 
 
 def test_a_power_law_is_found_again() -> None:
-    assert _power([(100, 1.0), (200, 4.0)], 400) == pytest.approx(16.0)
-    assert _power([(100, 1.0), (200, 2.0)], 50) == pytest.approx(0.5)
-    assert _power([(100, 3.0), (100, 3.0)], 200) == pytest.approx(6.0)
-    assert _power([(100, 2.0), (200, 1.0)], 400) == pytest.approx(2**0.5), "more work never takes less time"
+    assert power_law([(100, 1.0), (200, 4.0)], 400) == pytest.approx(16.0)
+    assert power_law([(100, 1.0), (200, 2.0)], 50) == pytest.approx(0.5)
+    assert power_law([(100, 3.0), (100, 3.0)], 200) == pytest.approx(6.0)
+    assert power_law([(100, 2.0), (200, 1.0)], 400) == pytest.approx(2**0.5), "more work never takes less time"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 from seedbed.data import load_sample
 from seedbed.errors import RecipeError
 from seedbed.folds import folds_to_grow
+from seedbed.gain import decisive
 from seedbed.recipe import Recipe
 from seedbed.store import fingerprint
 from seedbed.types import Sample, seed_for
@@ -77,3 +78,10 @@ def samples_of(recipe: Recipe, seeds: int) -> tuple[list[Sample], list[Sequence[
     for sample in samples[1:]:
         assert [e.id for e in sample.tested] == [e.id for e in samples[0].tested], "a seed never redraws the test"
     return samples, [folds_to_grow(recipe, sample) or (sample,) for sample in samples]
+
+
+def unmeasurable(arms: Sequence[Arm], sample: Sample) -> list[str]:
+    """A sentence without its stop for each student with which no gain can be measured."""
+    students = {arm.student: arm.recipe.student for arm in arms}.values()
+    found = [(student.kind, decisive(sample, student.settings)[1]) for student in students]
+    return [f"no gain can be measured with student {kind}, for {reason}" for kind, reason in found if reason]

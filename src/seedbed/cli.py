@@ -14,11 +14,10 @@ import typer
 
 from seedbed import __version__
 from seedbed.errors import GateFailed, RecipeError, SeedbedError
-from seedbed.printing import print_decoder, print_estimate, print_scores
+from seedbed.printing import print_compared, print_decoder, print_estimate, print_price, print_run, print_scores
 
 if TYPE_CHECKING:
     from seedbed.recipe import Recipe
-    from seedbed.run import Run
 
 PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}  # rich takes `[model]` in a help text for a style
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Grow a training set from a few real examples, and prove it.", **PLAIN)
@@ -173,7 +172,7 @@ def run(
                 print(json.dumps({"folder": str(place), "start": start, "rows": made}))
             return
         done, gate = _with_gate(lambda: carry_out(loaded, out, replace=replace, limits=Limits(minutes, tokens, cost), on=on))
-    _tell(done, {"Report": "report.html", "Dataset": "dataset"}, as_json, gate)
+    print_run(done, {"Report": "report.html", "Dataset": "dataset"}, as_json, gate)
 
 
 @app.command()
@@ -185,6 +184,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
     hours: Annotated[float | None, typer.Option(help="Stop after about H hours; unfinished cells say so, and the same command goes on.")] = None,
     sets: Sets = [],  # noqa: B006
+    only: Annotated[bool, typer.Option("--estimate", help="Time, tokens and money of each arm, from small trials; nothing else is run.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Several ways to grow in one table: which of them help. Arms x modes x seeds at an equal number of kept rows, against the real rows alone."""
@@ -193,11 +193,17 @@ def compare(
 
     if hours is not None and not hours > 0:
         raise typer.BadParameter(f"must be above 0. Got {hours}.", param_hint="--hours")
-    loaded = recipes.load(recipe, sets, generator.split(",") if generator else [])
+    loaded, modes = recipes.load(recipe, sets, generator.split(",") if generator else []), mode.split(",") if mode else []
+    if only:
+        from seedbed.priced import price
+
+        print("Trying small pieces of each arm, which may take a minute an arm.", file=sys.stderr)
+        print_price(priced := price(loaded, modes, seeds, out))
+        print(json.dumps(priced) if as_json else "", end="\n" * as_json)
+        return
     with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
-        found = carry_out(loaded, mode.split(",") if mode else [], seeds, out, hours, lambda line: print(line, file=sys.stderr, flush=True))
-    print((found.folder / "compare.md").read_text(encoding="utf-8"))
-    print(f"Table {found.folder / 'compare.md'}" + (f"\nUnfinished: {found.unfinished}" if found.unfinished else ""))
+        found = carry_out(loaded, modes, seeds, out, hours, lambda line: print(line, file=sys.stderr, flush=True))
+    print_compared(found)
     if as_json:
         print(json.dumps(vars(found) | {"folder": str(found.folder)}))
 
@@ -218,7 +224,7 @@ def evaluate(
     with _interruptible(shlex.join(["seedbed", *sys.argv[1:]])):
         done, gate = _with_gate(lambda: carry_out(data, real, recipe, out, sets=sets, replace=replace))
     print(f"Read {done.data['columns']}. Real: {done.data['real']}.")
-    _tell(done, {"Report": "report.html", "Card": "card.md"}, as_json, gate)
+    print_run(done, {"Report": "report.html", "Card": "card.md"}, as_json, gate)
 
 
 @app.command()
@@ -375,17 +381,6 @@ def _with_gate(work: Callable[[], Any]) -> tuple[Any, GateFailed | None]:
         return work(), None
     except GateFailed as error:
         return error.run, error
-
-
-def _tell(done: Run, files: dict[str, str], as_json: bool, gate: GateFailed | None) -> None:
-    """Numbers, and where the files are. Raises the gate that failed."""
-    print_scores(done.scores)
-    width = max(map(len, files))
-    print("\n" + "\n".join(f"{what:{width}} {done.folder / name}" for what, name in files.items()))
-    if as_json:
-        print(json.dumps({"folder": str(done.folder), **done.scores}))
-    if gate:
-        raise gate
 
 
 def _load(path: Path, sets: list[str]) -> Recipe:

@@ -29,10 +29,13 @@ class Cost:
     money: float = 0.0
 
 
+BUSY = "the machine was busy"
+
+
 def busy() -> list[str]:
     """Says so where other programs ran in the minute before the measuring: its times are then longer than on a quiet machine, up to four times."""
     load, processors = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    ran = f"the machine was busy (load {load:.1f} on {processors} processors): what is measured beside other programs takes longer than alone"
+    ran = f"{BUSY} (load {load:.1f} on {processors} processors): what is measured beside other programs takes longer than alone"
     return [ran] if load >= processors / 2 else []
 
 

@@ -33,6 +33,7 @@ from seedbed.limits import Allowance, Deadline
 from seedbed.parts import Component
 from seedbed.recipe import Recipe
 from seedbed.relay import Relay
+from seedbed.stats import power_law
 from seedbed.store import write_lines
 from seedbed.types import Backing, Candidate, Example, Sample, Teacher, seed_for
 from seedbed.unasked import SPEED, Unasked, standing, unasked
@@ -48,8 +49,10 @@ BOUNDLESS = 10**12
 """Tokens: more than any trial makes."""
 UNASKED = (
     f"no request is sent to a server: it writes {SPEED:g} tokens a second in each of its `concurrency` requests, {CHARACTERS_A_TOKEN:g} characters a "
-    "token, texts as long as the real ones; --ask sends a few dozen, which it may charge, and measures"
+    "token, texts as long as the real ones; seedbed estimate --ask sends a few dozen, which it may charge, and measures"
 )
+Trained = Callable[[Sample, int], list[int]]
+"""(sample, kept rows) -> rows that each student learns from, in each fold."""
 REPORT_S = 2.0
 """Dataset, card and page: too small to be worth a trial."""
 
@@ -83,10 +86,11 @@ class Estimate:
         }
 
 
-def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Estimate:
+def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False, trained: Trained | None = None) -> Estimate:
     """What `run(recipe, out)` will cost from where its folder stands now. Writes nothing there. Raises what loading the parts raises.
 
     ask: an engine that is a server's is sent a few dozen requests for each part that asks it, which it may charge, and its speed is measured.
+    trained: students of a comparison's seed in place of the gain's; metrics are then of each fold.
     """
     start, assumed = time.perf_counter(), busy()
     sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
@@ -108,11 +112,11 @@ def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Est
         if min(done["candidates"], done["teacher"]) < 1:
             work = computed if recipe.model.shape else _measured
             made, memory, fitted = work(making, sample, fitted, Path(name), assumed)
-            steps |= {step: _part(cost, times * (1 - done[step])) for step, cost in made.items()}
+            steps |= {step: scaled(cost, times * (1 - done[step])) for step, cost in made.items()}
         if done.get("annotations", 1.0) < 1:
-            steps["annotations"] = _part(_annotating(judged, sample, fitted, assumed), times)
+            steps["annotations"] = scaled(_annotating(judged, sample, fitted, assumed), times)
         if min(done["kept"], done["scores"]) < 1:
-            steps |= _judging(judged, sample, Path(name), assumed)
+            steps |= _judging(judged, sample, Path(name), assumed, trained)
     steps["report"] = Cost(REPORT_S, note="dataset, card and page")
     if min(done.values()) == 1 and (folder / "report.html").is_file():
         done |= {"sample": 1.0, "report": 1.0}
@@ -122,7 +126,7 @@ def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False) -> Est
     if any(step in steps and steps[step].basis == COMPUTED for step in ("candidates", "annotations")) and standing(*_parts(judged)):
         assumed.append(UNASKED)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Estimate(steps, max(memory, peak), *_money(recipe, steps.values()), assumed)
+    return Estimate(steps, max(memory, peak), *money_of(recipe, steps.values()), assumed)
 
 
 def _finished(recipe: Recipe, sets: Sequence[tuple[Path, Sample]], count: int) -> dict[str, float]:
@@ -134,7 +138,7 @@ def _finished(recipe: Recipe, sets: Sequence[tuple[Path, Sample]], count: int) -
         if recipe.annotators:
             said = [names[step] for step, some in (("annotations", recipe.generate.count), ("labels", recipe.annotate)) if some]
             done["annotations"] = float(all((folder / name).is_dir() for name in said))
-        rows = sum(_rows(folder / step) for step in (names["candidates"], names.get("answers", ""), looks_step(names)) if step)
+        rows = sum(rows_there(folder / step) for step in (names["candidates"], names.get("answers", ""), looks_step(names)) if step)
         done["candidates"] = min(1.0, rows / count) if count else 1.0
         found.append(done | ({} if recipe.asks_teacher else {"teacher": 1.0}))
     return {step: sum(done[step] for done in found) / len(found) for step in found[0]} | {step: found[0][step] for step in ("sample", "scores")}
@@ -148,17 +152,17 @@ def _for(recipe: Recipe, count: int) -> Recipe:
     return replace(recipe, generate=recipe.generate.model_copy(update={"count": count}))
 
 
-def _rows(folder: Path) -> int:
+def rows_there(folder: Path) -> int:
     """Rows in the parts of a candidates step, whole or in the making."""
     return max(rows_done(folder), rows_done(folder.with_name(folder.name + ".partial")))
 
 
-def _part(cost: Cost, share: float) -> Cost:
+def scaled(cost: Cost, share: float) -> Cost:
     disk, tokens = round(share * cost.disk), round(share * cost.tokens)
     return replace(cost, seconds=share * cost.seconds, tokens=tokens, disk=disk, money=share * cost.money)
 
 
-def _money(recipe: Recipe, costs: Collection[Cost]) -> tuple[float | None, str]:
+def money_of(recipe: Recipe, costs: Collection[Cost]) -> tuple[float | None, str]:
     price, hours, charged = recipe.where.price_per_hour, sum(c.seconds for c in costs) / 3600, sum(c.money for c in costs)
     notes = [f"{price:g} an hour, as given in [where]"] if price is not None else []
     notes += ["tokens by the engines' price_in and price_out"] if charged else []
@@ -228,7 +232,13 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     assumed.append(all_epochs(settings))
     assumed.append("candidates are as long as the fit rows' texts, and at most generate.max_tokens")
     length = sum(min(n, recipe.generate.max_tokens) for n in lengths) / len(lengths)
-    return Cost(seconds, round(tokens), _size(folder) * len(sample.fit) // len(rows), note=f"{step:.3f} s a step"), folder, length
+    return (
+        Cost(
+            seconds, round(tokens), _size(folder) * len(sample.fit) // len(rows), note=f"{step:.3g} s a step" if step else "too short to time a step"
+        ),
+        folder,
+        length,
+    )
 
 
 def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | None, work: Path) -> Cost:
@@ -304,7 +314,7 @@ def _annotating(recipe: Recipe, sample: Sample, fitted: Path | None, assumed: li
     return replace(cost, seconds=cost.seconds + waited, tokens=sum(tokens), basis=COMPUTED, note="no request was sent")
 
 
-def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> dict[str, Cost]:
+def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str], trained: Trained | None) -> dict[str, Cost]:
     """Filters, metrics and the gain: run on few and on more real rows whose words are shuffled, and extrapolated by a power of n."""
     few = _Trial(recipe, sample, work, SMALL)
     more = _Trial(recipe, sample, work, LARGE) if few.cold < 2 * TRIAL_S else few
@@ -317,11 +327,12 @@ def _judging(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     rows = times * min(kept, MOST_KEPT) + sum(len(part) for part in (sample.fit, sample.dev, sample.test)) + min(FULL_ROWS, len(sample.more))
     features = max(0.0, more.cold - more.warm) / more.rows
     imports = max(0.0, few.cold - few.warm - few.rows * features)
-    metrics = _power([(few.n, few.metrics), (more.n, more.metrics)], n)
-    sizes = training_sets(sample, kept, recipe.gain.volumes)
-    units = [*few.units, *more.units]
-    students = recipe.gain.seeds * max(1, len(sample.folds))
-    learned = sum(students * _power(units, size) for size in sizes) if units else 0.0
+    metrics = power_law([(few.n, few.metrics), (more.n, more.metrics)], n)
+    sizes = trained(sample, kept) if trained else training_sets(sample, kept, recipe.gain.volumes)
+    units, folds = [*few.units, *more.units], max(1, len(sample.folds))
+    students = folds * (1 if trained else recipe.gain.seeds)
+    metrics *= folds if trained else 1
+    learned = sum(students * power_law(units, size) for size in sizes) if units else 0.0
     intervals = more.intervals * len(sizes) / max(1, len(more.units)) * len(sample.tested) / max(1, more.tests)
     seconds = imports + rows * features + metrics + learned + intervals
     note = f"{len(sizes) * students} students" if units else "no student is priced" if more.absent else "the gain is not measured"
@@ -388,12 +399,3 @@ def _stand_in(recipe: Recipe, sample: Sample, example: Example, i: int, rng: ran
     fields = {name: value if name in fixed or not isinstance(value, str) else shuffled(value) for name, value in example.fields.items()}
     sure = {a.kind: {str(fields.get(task.target or "", "")): 1.0} for a in recipe.annotators}
     return Candidate(f"c{i:07d}", i, task.render(fields), fields, True, annotations=sure)
-
-
-def _power(points: Sequence[tuple[float, float]], n: float) -> float:
-    """Seconds at n by a power law through (n, seconds), its exponent held between 0 and 2; in proportion where all n are equal."""
-    known = [(math.log(x), math.log(max(seconds, 1e-6))) for x, seconds in points if x > 0]
-    x, y = (sum(values) / len(known) for values in zip(*known, strict=True))
-    spread = sum((a - x) ** 2 for a, _ in known)
-    slope = sum((a - x) * (b - y) for a, b in known) / spread if spread > 1e-9 else 1.0
-    return math.exp(y + min(2.0, max(0.0, slope)) * (math.log(max(n, 1)) - x))

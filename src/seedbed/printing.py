@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seedbed.compare import Compared
+    from seedbed.errors import GateFailed
+    from seedbed.run import Run
 
 
 def number(value: Any) -> str:
@@ -44,6 +50,17 @@ def print_scores(scores: dict[str, Any]) -> None:
         print(f"\n{scores['verdict']}")
 
 
+def print_run(done: Run, files: dict[str, str], as_json: bool, gate: GateFailed | None) -> None:
+    """Numbers, and where the files are. Raises the gate that failed."""
+    print_scores(done.scores)
+    width = max(map(len, files))
+    print("\n" + "\n".join(f"{what:{width}} {done.folder / name}" for what, name in files.items()))
+    if as_json:
+        print(json.dumps({"folder": str(done.folder), **done.scores}))
+    if gate:
+        raise gate
+
+
 LEAKS = 5
 """Rows shown behind a leak; the report has more."""
 
@@ -63,6 +80,20 @@ def print_estimate(found: Mapping[str, Any]) -> None:
     print("\n".join(f"assumed: {line}" for line in found["assumed"]))
 
 
+def print_price(found: Mapping[str, Any]) -> None:
+    """A comparison's price as lines: an arm each, all together, memory, money and what was assumed."""
+    names = [f"{row['arm']}, {row['mode']}" for row in found["arms"]]
+    width = max(len("together"), *map(len, names))
+    for name, row in zip([*names, "together"], [*found["arms"], found], strict=True):
+        money = "-" if row["money"] is None else f"{row['money']:,.2f}"
+        scores = row.get("steps", {}).get("scores", {}).get("seconds")
+        told = "" if scores is None else f"  students and metrics {scores:,.1f} s"
+        print(f"{name:{width}} {row['seconds']:>11,.1f} s {row['tokens']:>13,} tokens {money:>9} money{told}")
+    folds = f", {found['folds']} folds" if found["folds"] else ""
+    print(f"{found['seeds']} seeds{folds}; memory {found['memory_bytes'] / 1e9:.1f} GB; money: {found['money_note']}")
+    print("\n".join(f"assumed: {line}" for line in found["assumed"]))
+
+
 def print_decoder(found: Mapping[str, Any], out: Path) -> None:
     """What pretraining of an embedding decoder came to."""
     q = found["quality"]
@@ -70,3 +101,9 @@ def print_decoder(found: Mapping[str, Any], out: Path) -> None:
     losses = ", ".join(f"{t} soft tokens {loss:.3f}" for t, loss in q["held_out"].items())
     print(f"nats a token: no prompt {q['no_prompt']:.3f}, {losses}, contexts shuffled {q['shuffled']:.3f}")
     print(f"written out: token F1 {q['token_f1']:.3f}, cosine with the context {q['cosine']:.3f}, with another's {q['cosine_shuffled']:.3f}")
+
+
+def print_compared(found: Compared) -> None:
+    """A comparison's table, where it is and what is missing."""
+    print((found.folder / "compare.md").read_text(encoding="utf-8"))
+    print(f"Table {found.folder / 'compare.md'}" + (f"\nUnfinished: {found.unfinished}" if found.unfinished else ""))

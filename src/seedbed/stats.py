@@ -173,3 +173,12 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     """None where one of them could not be measured, or there is none."""
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def power_law(points: Sequence[tuple[float, float]], n: float) -> float:
+    """Seconds at n by a power law through (n, seconds), its exponent held between 0 and 2; in proportion where all n are equal."""
+    known = [(math.log(x), math.log(max(seconds, 1e-6))) for x, seconds in points if x > 0]
+    x, y = (sum(values) / len(known) for values in zip(*known, strict=True))
+    spread = sum((a - x) ** 2 for a, _ in known)
+    slope = sum((a - x) * (b - y) for a, b in known) / spread if spread > 1e-9 else 1.0
+    return math.exp(y + min(2.0, max(0.0, slope)) * (math.log(max(n, 1)) - x))
