@@ -232,13 +232,8 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     assumed.append(all_epochs(settings))
     assumed.append("candidates are as long as the fit rows' texts, and at most generate.max_tokens")
     length = sum(min(n, recipe.generate.max_tokens) for n in lengths) / len(lengths)
-    return (
-        Cost(
-            seconds, round(tokens), _size(folder) * len(sample.fit) // len(rows), note=f"{step:.3g} s a step" if step else "too short to time a step"
-        ),
-        folder,
-        length,
-    )
+    disk, note = _size(folder) * len(sample.fit) // len(rows), f"{step:.3g} s a step" if step else "too short to time a step"
+    return Cost(seconds, round(tokens), disk, note=note), folder, length
 
 
 def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | None, work: Path) -> Cost:
