@@ -23,6 +23,7 @@ from seedbed.export import dataset_rows, export
 from seedbed.grow import step_names
 from seedbed.outcome import write_outcome
 from seedbed.ranking import table
+from seedbed.recipe import Recipe
 from seedbed.run import run
 from seedbed.show import open_report, rows_of, state_of
 from seedbed.store import Store, journalled, read_lines
@@ -274,21 +275,49 @@ def test_rows_longer_than_a_student_reads_are_in_the_note(tmp_path: Path) -> Non
     assert compare(made, (), seeds=2, out=tmp_path).rows[1]["note"] == told[1]
 
 
+MUTE = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Mute:
+    def supports(self, task): return "says nothing"
+    def learn(self, task, rows, dev, seed): raise AssertionError
+"""
+
+
+def cheap(place: Path, student: str, code: str, **changes: Any) -> Recipe:
+    """A recipe whose student is the class of this name and code, in the folder."""
+    (place / "own.py").write_text(code)
+    parts = {"annotator": [], "filter": [{"kind": "form"}], "metric": [{"kind": "pii"}], "student": {"kind": f"own.py:{student}"}}
+    parts |= {"sample": {"path": str(ROOT / "examples/helpdesk.csv"), "rows": 100}, "generate": {"count": 20, "max_tokens": 60}}
+    return recipes.build({k: v for k, v in BASE.items() if k not in ("annotate", "arm")} | parts | changes, place)
+
+
+def test_it_is_said_that_no_gain_can_be_measured_before_the_work(tmp_path: Path) -> None:
+    told: list[tuple[str, bool]] = []
+    made = cheap(tmp_path, "Mute", MUTE)
+    compare(made, seeds=1, out=tmp_path, say=lambda line: told.append((line, any(tmp_path.glob("side-compare/teacher-*")))))
+    said = "no gain can be measured with student own.py:Mute: says nothing. Rows are grown all the same, and the table has no scores."
+    assert told[0] == (said, False) and [line for line, _ in told].count(said) == 1
+    able: list[str] = []
+    compare(cheap(tmp_path, "Short", READS_SIXTY), seeds=1, out=tmp_path, say=able.append)
+    assert not any("can be measured" in line for line in able)
+
+
+def test_each_cell_is_said_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
+    told: list[str] = []
+    folded = {"path": str(ROOT / "examples/helpdesk.csv"), "rows": 100, "folds": 2}
+    compare(cheap(tmp_path, "Short", READS_SIXTY, sample=folded, arm=[{"name": "a"}, {"name": "b"}]), seeds=2, out=tmp_path, say=told.append)
+    wanted = []
+    for seed in (1, 2):
+        for arm in "ab":
+            cell = f"{arm}, generate, seed {seed} of 2"
+            wanted += [f"{cell}, fold 1 of 2: begins", f"{cell}, fold 2 of 2: begins", f"{cell}: "]
+    assert all(line.startswith(start) for line, start in zip(told[:12], wanted, strict=True)), told
+    assert all("rows kept in the least of 2 folds" in line for line in told[2:12:3])
+
+
 def test_the_table_of_other_settings_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "none.py").write_text(
-        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mute:\n"
-        '    def supports(self, task): return "says nothing"\n'
-        "    def learn(self, task, rows, dev, seed): raise AssertionError\n"
-    )
-    cheap = {
-        "sample": BASE["sample"] | {"path": str(ROOT / BASE["sample"]["path"])},
-        "student": {"kind": "none.py:Mute"},
-        "annotator": [],
-        "filter": [{"kind": "form"}],
-        "generate": BASE["generate"] | {"count": 20},
-        "metric": [{"kind": "pii"}],
-    }
-    two = recipes.build({k: v for k, v in BASE.items() if k != "annotate"} | cheap, tmp_path)
+    two = cheap(tmp_path, "Mute", MUTE, arm=BASE["arm"])
     told: list[str] = []
     first = compare(two, seeds=1, out=tmp_path, say=told.append)
     compare(two, seeds=1, out=tmp_path, say=told.append)

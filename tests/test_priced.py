@@ -78,5 +78,5 @@ def test_the_verb_prints_an_arm_a_line_and_runs_nothing(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["a,", "same,", "together"] and lines[3].startswith("2 seeds; memory ")
     assert json.loads(lines[-1])["seconds"] > 0 and "0.000 s" not in done.stdout
-    assert any("no gain can be measured with student short.py:Short, for a gain needs at least 100 test rows" in line for line in lines)
+    assert any("no gain can be measured with student short.py:Short: a gain needs at least 100 test rows" in line for line in lines)
     assert not (tmp_path / "out").exists()

@@ -84,4 +84,4 @@ def unmeasurable(arms: Sequence[Arm], sample: Sample) -> list[str]:
     """A sentence without its stop for each student with which no gain can be measured."""
     students = {arm.student: arm.recipe.student for arm in arms}.values()
     found = [(student.kind, decisive(sample, student.settings)[1]) for student in students]
-    return [f"no gain can be measured with student {kind}, for {reason}" for kind, reason in found if reason]
+    return [f"no gain can be measured with student {kind}: {reason}" for kind, reason in found if reason]

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from seedbed.arms import Arm, arms_of, samples_of
+from seedbed.arms import Arm, arms_of, samples_of, unmeasurable
 from seedbed.candidates import tokens_of
 from seedbed.cells import LEAST_SHARE, Cell, reasons_of, too_few
 from seedbed.errors import StoreError
@@ -58,7 +58,8 @@ def compare(
 ) -> Compared:
     """Fills the table, from wherever an earlier call stopped, and writes compare.json and compare.md into OUT/<name>-compare.
 
-    hours: what a call may take; cells that it does not reach are None with the reason, and a later call goes on. say: told of each cell.
+    hours: what a call may take; cells that it does not reach are None with the reason, and a later call goes on. say: told of each cell as it
+    begins and as it ends, and first where no gain can be measured.
     Raises RecipeError, StoreError where the folder holds another comparison, and what the parts raise.
     """
     arms = arms_of(recipe, modes)
@@ -88,6 +89,8 @@ class _Table:
         _claim(store, base, self.samples[0])
 
     def fill(self) -> Compared:
+        for said in unmeasurable(self.arms, self.samples[0]):
+            self.say(f"{said}. Rows are grown all the same, and the table has no scores.")
         cells, failed = self._grow()
         least: dict[int, int] = {}
         for (i, _), cell in cells.items():
@@ -145,6 +148,7 @@ class _Table:
             if self.clock.over():
                 return None
             place = f"{arm.name}, {arm.mode}, seed {s + 1} of {self.seeds}" + f", fold {number} of {len(self.parts[s])}" * (len(self.parts[s]) > 1)
+            self.say(f"{place}: begins")
             timer, name = Timer(), _cell_name(arm, recipe, part)
             try:
                 with within(place):

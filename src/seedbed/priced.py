@@ -39,7 +39,7 @@ def price(recipe: Recipe, modes: Sequence[str] = (), seeds: int = 3, out: Path |
         rows.append(_line(arm, mine, *money_of(arm.recipe, mine.values())))
     known, notes = [row["money"] for row in rows if row["money"] is not None], list(dict.fromkeys(row.pop("money_note") for row in rows))
     assumed += [] if recipe.arms else [f"the recipe has no [[arm]]: it is one arm, {arms[0].name}"]
-    assumed += [f"{said}: no student is trained" for said in unmeasurable(arms, samples[0])]
+    assumed += [f"{said}; no student is trained" for said in unmeasurable(arms, samples[0])]
     return {
         "seeds": seeds,
         "folds": len(parts[0]) if len(parts[0]) > 1 else 0,
