@@ -211,7 +211,7 @@ def test_the_temperature_is_the_best_on_dev_and_changes_no_first_choice(tmp_path
     plain, fitted = (Likelihood("none", calibrate=c).annotate(made, sample, 0, backing(sample, tmp_path)) for c in (False, True))
     assert [max(r, key=r.__getitem__) for r in plain.rows] == [max(r, key=r.__getitem__) for r in fitted.rows]
     assert fitted.facts["dev_log_likelihood"] > plain.facts["dev_log_likelihood"]
-    assert fitted.facts["dev_accuracy"] == plain.facts["dev_accuracy"]
+    assert fitted.facts["dev_accuracy"] == plain.facts["dev_accuracy"] and fitted.facts["dev_rows"] == len(sample.dev)
 
 
 def test_what_dev_chooses_does_not_depend_on_the_order_of_its_rows(tmp_path: Path) -> None:

@@ -59,7 +59,10 @@ def test_it_is_an_annotator_and_reads_the_texts() -> None:
     found = Classifier().annotate(drafts(sample), sample, 0, NOBODY)
     assert [max(row, key=row.__getitem__) for row in found.rows[:-1]] == [e.fields["label"] for e in sample.test]
     assert found.rows[-1] == {}
-    assert found.facts == {"C": found.facts["C"], "candidates_cut": 0}
+    assert found.facts == {"C": found.facts["C"], "dev_accuracy": 1.0, "dev_rows": len(sample.dev), "candidates_cut": 0}
+    wrong = replace(sample, dev=tuple(replace(e, fields=dict(e.fields) | {"label": "neither"}) for e in sample.dev))
+    assert Classifier().annotate([], wrong, 0, NOBODY).facts["dev_accuracy"] == 0
+    assert "dev_accuracy" not in Classifier().annotate([], replace(sample, dev=()), 0, NOBODY).facts
     for row in found.rows[:-1]:
         assert sum(row.values()) == pytest.approx(1, abs=1e-9)
 

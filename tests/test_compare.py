@@ -98,6 +98,16 @@ def test_the_kept_rows_are_equally_many_and_those_of_the_arm_that_keeps_fewest(c
     assert {r["n_kept"] for r in arms} == {min(k for r in arms for k in r["kept"])}
 
 
+def test_a_row_that_annotates_says_how_much_of_dev_its_annotator_reads_right(compared: tuple[Path, list[dict[str, Any]]]) -> None:
+    facts = [json.loads(path.read_text())[0] for path in compared[0].glob("labels-*/facts.json")]
+    assert len(facts) == 2 and all(f["dev_rows"] > 0 for f in facts)  # a seed each: both arms have the same labels
+    rows = sum(f["dev_rows"] for f in facts)
+    right = sum(f["dev_rows"] * f["dev_accuracy"] for f in facts)
+    said = f"its classifier reads {100 * right / rows:.0f} % of {rows} dev rows right"
+    for row in compared[1]:
+        assert row["note"].split("; ").count(said) == (row["mode"] == "annotate")
+
+
 def test_a_second_student_learns_all_rows_only_of_an_arm_that_kept_more(
     tmp_path: Path, compared: tuple[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,24 @@ def too_few(cell: Cell, budget: int) -> str:
         f"kept {cell.kept} rows, under {100 * LEAST_SHARE:.0f} % of the most: it is scored at these and not ranked with the others at {budget}. "
         f"Let it keep more (it dropped {reasons_of(cell.least)}), or give all arms a higher [generate] count"
     )
+
+
+def half_empty(cells: Sequence[Cell]) -> str:
+    """That an arm which writes and annotates rows kept none of those that it wrote; "" where it kept some of each seed and fold."""
+    grown = [g for cell in cells for g in cell.grown if cell.arm.mode == "annotate+generate"]
+    without = sum(all(c.annotated for c in g.kept) for g in grown)
+    some = f" in {without} of {len(grown)} seeds and folds" * (without < len(grown))
+    return f"all rows that it wrote were dropped{some}: it holds annotated rows alone" + " there" * bool(some) if without else ""
+
+
+def labellers(cells: Sequence[Cell]) -> list[str]:
+    """How much of dev each annotator of the pool reads right, all seeds and folds together; none of one that did not say."""
+    said = [f for cell in cells for g in cell.grown for f in g.annotators if f.get("of") == "pool" and f.get("dev_rows")]
+    rows, right = Counter[str](), Counter[str]()
+    for facts in said:
+        rows[facts["kind"]] += facts["dev_rows"]
+        right[facts["kind"]] += round(facts["dev_rows"] * facts["dev_accuracy"])
+    return [f"its {kind} reads {100 * right[kind] / n:.0f} % of {n} dev rows right" for kind, n in rows.items()]
 
 
 def reasons_of(grown: Grown) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from seedbed.arms import Arm, arms_of, samples_of, unmeasurable
 from seedbed.candidates import tokens_of
-from seedbed.cells import LEAST_SHARE, Cell, reasons_of, too_few
+from seedbed.cells import LEAST_SHARE, Cell, half_empty, labellers, reasons_of, too_few
 from seedbed.errors import StoreError
 from seedbed.gain import FEWEST_BLOCKS, FULL_ROWS, Ruler, decisive, lessons, long_rows, taught
 from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
@@ -232,6 +232,7 @@ class _Table:
         line |= self._measures(mine, n)
         if mine and arm.recipe.metrics and not line["measures"]:
             reasons.append(f"measures missing: {self.clock}")
+        reasons += [half_empty(mine), *labellers(mine)]
         if leaked := (line["measures"].get("pii_leak_rate") or {}).get("value"):
             reasons.append(f"personal data of real rows in {100 * leaked:.1f} % of its rows: as a run they would fail its gate")
         if not mine or reason:

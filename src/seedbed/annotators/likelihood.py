@@ -45,8 +45,8 @@ class Likelihood:
     def annotate(self, candidates: Sequence[Candidate], sample: Sample, seed: int, backing: Backing) -> Annotations:
         """Rows of label -> probability, empty for candidates that do not fit the model's context.
 
-        facts: `normalise`, `temperature`; of dev rows, `dev_accuracy` (share) and `dev_log_likelihood` (nats, of the right label); `margin`, mean
-        probability of the first label less the second's; `too_long`.
+        facts: `normalise`, `temperature`; of `dev_rows` dev rows, `dev_accuracy` (share) and `dev_log_likelihood` (nats, of the right label);
+        `margin`, mean probability of the first label less the second's; `too_long`.
         """
         teacher, task = backing.teacher, sample.task
         if teacher is None:
@@ -98,7 +98,7 @@ class Likelihood:
             values = np.array([WAYS[name](row) for row in table])
             temperature, fit = _temperature(values, right) if self.calibrate else (1.0, _fit(values, right))
             facts = {"normalise": name, "temperature": temperature, "dev_accuracy": float((values.argmax(axis=1) == right).mean())}
-            tried.append((fit, temperature, facts | {"dev_log_likelihood": fit}))
+            tried.append((fit, temperature, facts | {"dev_log_likelihood": fit, "dev_rows": len(known)}))
         _, temperature, facts = max(tried, key=lambda one: one[0])
         return WAYS[str(facts["normalise"])], temperature, facts
 
