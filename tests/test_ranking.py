@@ -51,7 +51,7 @@ def test_the_sentence_says_what_was_beaten_and_what_was_not() -> None:
     facts = {"mode": "generate", "student": "linear", "n_kept": 30, "metric": "accuracy", "gain": 2.0, "gain_low": -1.0, "gain_high": 5.0}
     low, near = (f"{ranks[arm]['behind_low']:.1f} to {ranks[arm]['behind_high']:.1f}" for arm in ("low", "near"))
     assert sentence([facts | {"arm": arm} | rank for arm, rank in ranks.items()]) == (
-        f"Highest accuracy of student linear with 30 rows: high, generate, 2.0 points over real rows alone (-1.0 to 5.0); "
+        f"Highest accuracy of student linear with 30 rows: high, generate, 2.0 points over real rows alone (-1.0 to 5.0): no gain is shown; "
         f"shown to beat low, generate (25.0 points, {low}); "
         f"not shown to beat near, generate (1.7 points, {near})."
     )
@@ -61,6 +61,13 @@ def test_a_best_way_that_is_behind_the_real_rows_alone_is_said_to_be() -> None:
     facts = {"mode": "generate", "student": "linear", "n_kept": 30, "metric": "accuracy", "gain_low": -3.0, "gain_high": 1.0, "best": True}
     behind, even = (sentence([facts | NO_RANK | {"arm": "a", "best": True, "gain": gain}]) for gain in (-1.5, -0.01))
     assert "-1.5 points over real rows alone (-3.0 to 1.0), which score higher" in behind and "which score higher" not in even
+
+
+@pytest.mark.parametrize(("low", "high", "shown"), [(-1.0, 5.0, False), (0.0, 5.0, False), (0.1, 5.0, True), (-5.0, -0.1, True), (0.0, 0.0, False)])
+def test_that_no_gain_is_shown_is_said_where_its_interval_holds_0_and_there_alone(low: float, high: float, shown: bool) -> None:
+    facts = {"mode": "generate", "student": "linear", "n_kept": 30, "metric": "accuracy", "arm": "a", "gain": (low + high) / 2}
+    said = sentence([facts | NO_RANK | {"best": True, "gain_low": low, "gain_high": high}])
+    assert (": no gain is shown." in said) is not shown
 
 
 def test_the_table_has_no_minus_zero_and_no_brackets_and_a_word_for_each_column() -> None:

@@ -23,7 +23,8 @@ LEGEND = """arm, mode, student: what made the rows, how, and who learns from the
 dev. score: of the student on the test, mean of the seeds. 95 %: interval of the column before it. gain: points over real rows alone. behind:
 points that the best arm of the student is ahead; these intervals hold for all pairs of arms. detectable: the smallest true gain that is seen 4
 times of 5. all kept: the gain with all n rows that the arm kept of each seed, where these are over 5 % more. MAUVE, copies: of the kept rows,
-likeness to real text (at most 1) and share that is copied from it. tokens, s: generated and spent, all seeds together."""
+likeness to real text (at most 1) and share that is copied from it. tokens, s: generated and spent to grow the rows, all seeds together; the
+seconds of a step that arms share stand at the arm that made it first, its tokens at each."""
 """Of the columns, for who reads the table alone."""
 K = TypeVar("K", bound=Hashable)
 NO_RANK: dict[str, Any] = {"best": False, "behind": None, "behind_low": None, "behind_high": None}
@@ -69,7 +70,7 @@ def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     }
     parts = [f"{verb} {', '.join(map(_said, found))}" for verb, found in groups.items() if found]
     over = f"{best['gain']:z.1f} points over real rows alone ({best['gain_low']:z.1f} to {best['gain_high']:z.1f})"
-    over += ", which score higher" * (round(best["gain"], 1) < 0)
+    over += ", which score higher" * (round(best["gain"], 1) < 0) + ": no gain is shown" * (best["gain_low"] <= 0 <= best["gain_high"])
     head = f"Highest {best['metric']} of student {best['student']} with {best['n_kept']} rows: {best['arm']}, {best['mode']}, {over}"
     return f"{'; '.join([head, *parts])}."
 
