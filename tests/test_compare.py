@@ -313,6 +313,25 @@ def test_it_is_said_that_no_gain_can_be_measured_before_the_work(tmp_path: Path)
     assert not any("can be measured" in line for line in able)
 
 
+WRONG_ALL = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Wrong:
+    right: int = 0
+    def supports(self, task): return ""
+    def learn(self, task, rows, dev, seed): return self
+    def predict(self, rows): return [e.fields["queue"] if i < self.right else "none" for i, e in enumerate(rows)]
+"""
+
+
+def test_a_test_that_no_student_gets_a_row_of_right_says_nothing_of_a_gain(tmp_path: Path) -> None:
+    arms = [{"name": "a"}, {"name": "b"}, {"name": "one", "student": {"kind": "own.py:Wrong", "right": 1}}]
+    found = compare(cheap(tmp_path, "Wrong", WRONG_ALL, arm=arms), seeds=1, out=tmp_path).rows
+    assert [row["mean"] for row in found[:5]] == pytest.approx([0, 100 / 240, 0, 0, 100 / 240], abs=0.5)
+    said = ["no student got a test row right: this test says nothing of a gain" in row["note"] for row in found]
+    assert said == [row["mean"] == 0 for row in found] and sum(said) == 4  # with full real
+
+
 def test_each_cell_is_said_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
     told: list[str] = []
     folded = {"path": str(ROOT / "examples/helpdesk.csv"), "rows": 100, "folds": 2}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from seedbed.gain import FULL_ROWS, Arm, Gain, decisive, measure_gain
+from seedbed.scores import nothing_right
 from seedbed.stats import DRAWS, Difference
 from seedbed.students.linear import Linear
 from seedbed.task import Task
@@ -467,6 +468,15 @@ def check_nothing_measured(gain: Gain, reason: str) -> None:
     )
     assert out["difference"] == {"mean": None, "low": None, "high": None}
     assert out["smallest_detectable"] is None and out["curve"] == []
+
+
+def test_a_test_that_no_student_gets_a_row_of_right_says_nothing_of_a_gain() -> None:
+    said = "no student got a test row right: this test says nothing of a gain"
+    never, once = (measure_gain(sample(), rows(20, 1, "new"), Scripted(lambda real, synthetic, s=s: s if synthetic else 0.0), 0) for s in (0.0, 0.01))
+    assert never.verdict == said and said in never.note
+    assert said not in once.verdict and said not in once.note
+    assert nothing_right("f1a", [0.0, None]) == "every student scored 0: this test says nothing of a gain"
+    assert nothing_right("accuracy", [None]) == nothing_right("accuracy", []) == nothing_right("bleu", [0.0, 0.1]) == ""
 
 
 def test_a_test_of_fewer_than_100_rows_measures_nothing() -> None:

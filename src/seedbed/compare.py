@@ -23,7 +23,7 @@ from seedbed.grow import Grown, Timer, grow, looks_step, own, step_names
 from seedbed.limits import Hours
 from seedbed.outcome import lend, nameable, write_best, write_outcome
 from seedbed.progress import within
-from seedbed.ranking import LEGEND, ranked, sentence, table, unmeasured
+from seedbed.ranking import LEGEND, ranked, sentence, table, tell_nothing, unmeasured
 from seedbed.recipe import Recipe
 from seedbed.run import examples_of, measured
 from seedbed.stats import Scorer, equal_draw, mean_of
@@ -97,11 +97,13 @@ class _Table:
             least[i] = min(least.get(i, cell.kept), cell.kept)
         most = max((cell.kept for cell in cells.values()), default=0)
         budget = min((n for n in least.values() if n >= LEAST_SHARE * most), default=most)
-        rows = [self._reference(REAL, arm) for arm in self._students()]
+        real = [self._reference(REAL, arm) for arm in self._students()]
         lines = [self._row(i, arm, cells, budget, failed) for i, arm in enumerate(self.arms)]
         best = list(filter(None, (self._rank(arm.student, cells, budget, lines) for arm in self._students())))
-        rows += lines
-        rows += [self._reference(FULL, arm) for arm in self._students() if self.samples[0].more]
+        rows = [*real, *lines, *(self._reference(FULL, arm) for arm in self._students() if self.samples[0].more)]
+        of_rows = [*self._students(), *self.arms, *self._students()]
+        for one in self._students():
+            tell_nothing([row for row, arm in zip(rows, of_rows, strict=False) if arm.student == one.student])
         unfinished = str(self.clock) if any("--hours" in r["note"] for r in rows) else ""
         runs = [] if unfinished else [(write_best(self.store, c.arm.recipe, number), c) for number, c in self._winners(cells, lines)]
         recipes = {file: f"{c.arm.name}, {c.arm.mode}, {c.arm.recipe.student.kind}" for (file, _), c in runs}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from seedbed.data import together
-from seedbed.scores import bleu_of, bleu_statistics, exact_match, judgeable, pass_at_1
+from seedbed.scores import bleu_of, bleu_statistics, exact_match, judgeable, nothing_right, pass_at_1
 from seedbed.stats import DRAWS, Difference, Scorer, equal_draw, paired_difference
 from seedbed.store import Mapped
 from seedbed.task import Task
@@ -90,7 +90,8 @@ class Gain:
         seen = f"{d.mean:z.1f} points, 95 % interval {d.low:z.1f} to {d.high:z.1f}"
         least, left = self.smallest_detectable or 0.0, max(0.0, 100 - (self.arms["real"].mean or 0.0))
         ceiling = f", more than the {left:.1f} that real rows alone leave" if round(least, 1) > round(left, 1) else ""
-        return f"no gain could be shown ({seen}); the smallest this test could show is {least:.1f} points{ceiling}"
+        nothing = nothing_right(self.metric, (arm.mean for arm in self.arms.values()))
+        return nothing or f"no gain could be shown ({seen}); the smallest this test could show is {least:.1f} points{ceiling}"
 
 
 @dataclass(frozen=True)
@@ -164,11 +165,10 @@ def measure_gain(
     difference = ruler.difference(scorers[heads["real"]], scorers[heads["both"]], seeds)
     note = [_flat(points, scorers, measured, ruler, seeds), _worth(points, measured, heads["both"], difference)]
     note += [f"a student learns from {least.kept} of the {len(kept)} kept rows, drawn for each seed"] if least.kept < len(kept) and not folds else []
-    note += [f"over {len(folds)} folds, in each of which rows were grown without its test rows"] if folds else []
-    note += [uneven(sample)] if folds else []
+    note += [f"over {len(folds)} folds, in each of which rows were grown without its test rows", uneven(sample)] if folds else []
     odd = len(sample.tested) - len(judged(sample.task, sample.tested))
     note += [f"{odd} test rows have asserts that cannot be judged and are left out"] if odd else []
-    note += [long_rows(long)]
+    note += [long_rows(long), nothing_right(metric, (arm.mean for arm in arms.values()))]
     smallest = max(difference.smallest_detectable, 100 * FEWEST_BLOCKS / ruler.blocks)
     return Gain(metric, arms, difference, smallest, curve, "; ".join(part for part in note if part))
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from seedbed.gain import Ruler
+from seedbed.scores import nothing_right
 
 HEAD = (
     "arm", "mode", "student", "real", "kept", "seeds", "score", "95 %", "gain", "95 %", "behind", "95 %", "detectable", "all kept", "95 %", "MAUVE",
@@ -73,6 +74,14 @@ def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     over += ", which score higher" * (round(best["gain"], 1) < 0) + ": no gain is shown" * (best["gain_low"] <= 0 <= best["gain_high"])
     head = f"Highest {best['metric']} of student {best['student']} with {best['n_kept']} rows: {best['arm']}, {best['mode']}, {over}"
     return f"{'; '.join([head, *parts])}."
+
+
+def tell_nothing(rows: Sequence[dict[str, Any]]) -> None:
+    """Where no student of these rows got a test row right, says so in the notes of those that were measured, in place. rows: of one student."""
+    means = {i: row["mean"] for i, row in enumerate(rows) if row["mean"] is not None}
+    said = nothing_right(rows[0]["metric"], [*means.values(), *(row.get("all_mean") for row in rows)])
+    for row in [rows[i] for i in means] if said else []:
+        row["note"] = "; ".join(filter(None, [said, row["note"]]))
 
 
 def _said(row: Mapping[str, Any]) -> str:

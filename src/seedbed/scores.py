@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -175,3 +175,12 @@ def slot_error_rate(predictions: Sequence[str], values: Sequence[Sequence[str]])
 
 def _holds(text: str, value: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
+
+
+def nothing_right(metric: str, means: Iterable[float | None]) -> str:
+    """Where every student that was measured scored 0: that no gain is then no finding; "" else. means: points, of all seeds."""
+    known = [mean for mean in means if mean is not None]
+    if any(known) or not known:
+        return ""
+    what = "every student scored 0" if metric in ("f1a", "bleu") else "no student got a test row right"
+    return f"{what}: this test says nothing of a gain"
