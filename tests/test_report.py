@@ -566,6 +566,36 @@ def test_given_columns_are_said_to_be_real() -> None:
     assert "of real rows, not generated" not in card(facts())
 
 
+def of_the_pool(n: int) -> Facts:
+    """The usual rows, n of the 30 real inputs with given targets."""
+    made, counts = facts(), facts().scores["counts"]
+    kept = [replace(c, provenance={"generator": "annotate"} if i < n else {}) for i, c in enumerate(made.kept)]
+    return replace(made, kept=kept, scores=scores(counts=counts | {"annotated": n}))
+
+
+def test_a_card_of_annotated_rows_speaks_of_no_generated_ones() -> None:
+    text = card(of_the_pool(30))
+    prose = text[text.index("# tickets") :]
+    assert "30 rows for a classification task: real inputs of the pool that seedbed gave targets" in prose and "synthetic rows for" not in prose
+    assert "| message | input | real, from the pool |" in prose and "| queue | target | named by an annotator |" in prose
+    assert "All rows are real inputs of the pool" in prose and "The texts lean as the pool does" in prose
+    assert not any(words in prose for words in ("generated", "copies of real rows", "no promise of privacy", "language model adds", "30 of the rows"))
+    assert "copies of real rows" not in card(replace(of_the_pool(30), recipe_toml=RECIPE.replace("overlap", "dedup")))
+
+
+def test_a_card_of_both_kinds_of_rows_speaks_of_each_and_one_of_generated_rows_of_these() -> None:
+    both, none = card(of_the_pool(12)), card(of_the_pool(0))
+    assert "30 synthetic rows for a classification task" in both and "but for 12 inputs of its pool" in both
+    assert "| message | input | generated; of 12 rows real, from the pool |" in both
+    assert "| queue | target | generated; of 12 rows named by an annotator |" in both
+    assert "12 of the rows are real inputs of the pool" in both and "the texts of the pool's rows lean as the pool does" in both
+    for text in (both, none):
+        assert "the language model adds leanings of its own" in text and "no promise of privacy" in text
+    assert "pool" not in none.replace("| pool |", "") and "| queue | target | generated |" in none and none == card(facts())
+    written = card(replace(of_the_pool(30), task=Task("text2text", ("message",), "queue")))
+    assert "| queue | target | generated |" in written and "| message | input | real, from the pool |" in written
+
+
 def test_a_card_without_students_speaks_of_none() -> None:
     said = ("A small student was trained", "The gain holds for one kind of student")
     text = card(facts(scores=scores(gain=UNMEASURED)))

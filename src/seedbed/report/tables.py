@@ -134,12 +134,13 @@ def tuned(training: Mapping[str, Any] | None) -> bool:
     return bool(training) and training["chosen"] in ("lora", "full")  # type: ignore[index]
 
 
-def columns(task: Task, annotated: int = 0) -> Table:
-    """The written columns; given ones are real, and so are the inputs of annotated rows."""
+def columns(task: Task, annotated: int = 0, whole: bool = False) -> Table:
+    """The written columns; given ones are real, and so are the inputs of annotated rows. whole: all rows are annotated ones."""
     used = columns_used(task)
-    given = set(task.given_columns)
-    made = {name: f"generated; of {number(annotated)} rows real, from the pool" for name in task.inputs} if annotated else {}
-    rows = [(name, used[name], "taken from real rows" if name in given else made.get(name, "generated")) for name in task.columns]
+    origins = dict.fromkeys(task.inputs, "real, from the pool") | ({str(task.target): "named by an annotator"} if task.has_labels else {})
+    made = {name: said if whole else f"generated; of {number(annotated)} rows {said}" for name, said in origins.items()} if annotated else {}
+    made |= dict.fromkeys(task.given_columns, "taken from real rows")
+    rows = [(name, used[name], made.get(name, "generated")) for name in task.columns]
     added = [("provenance", "origin", "which candidate, from which sources"), ("synthetic", "mark", "always true")]
     return Table(("column", "role", "values"), [*rows, *added])
 
