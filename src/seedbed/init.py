@@ -86,8 +86,7 @@ kind = "memorisation"        # how much is copied
 kind = "pii"                 # personal data: a kept row with some of a real row's fails the run
 
 [student]                    # trained with and without the synthetic rows: does it help?
-kind = "linear"
-{features}
+{student}
 
 [gain]
 seeds = 3                    # students trained, each by another seed: they are averaged
@@ -116,8 +115,14 @@ rows = 300""",
 }
 READ, MOST_EPOCHS = 20_000, 50
 """Rows that a fit reads, about: with so many contextual prompts come nearest to real text (docs/results/softsrv.md)."""
-MINILM = 'features = "minilm"          # frozen sentence embeddings; "tfidf" needs no encoder'
-WORDS = 'features = "tfidf"           # words alone; "minilm" reads as the annotator above does, which has nothing to teach it'
+LINEAR = """\
+kind = "linear"
+features = """
+MINILM = f'{LINEAR}"minilm"          # frozen sentence embeddings; "tfidf" needs no encoder'
+WORDS = f'{LINEAR}"tfidf"           # words alone; "minilm" reads as the annotator above does, which has nothing to teach it'
+WRITER = """\
+kind = "causal"              # writes its answers; "linear" and "encoder" name labels
+layers = 2                   # the first so many blocks of seedling: fewer are trained sooner, and it is smaller than its teacher"""
 RELABEL = """\
 relabel = true               # the annotator below names the labels: a model's texts are often of another label than it was asked for
 """
@@ -163,7 +168,7 @@ def recipe_for(
         annotate=ANNOTATE.format(pool=toml_string(str(pool))) if pool else "",
         **(FEW if len(table.rows) <= FEW_ROWS else MANY), epochs=min(MOST_EPOCHS, max(1, READ // len(table.rows))),
         annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
-        features=WORDS if task.has_labels else MINILM,
+        student=WORDS if task.has_labels else WRITER if task.target else MINILM,
         max_tokens=f"max_tokens = {max_tokens}", cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
 
