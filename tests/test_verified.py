@@ -15,10 +15,11 @@ from seedbed import sandbox
 from seedbed.arithmetic import evaluate, final_number, results, true
 from seedbed.errors import RecipeError, SandboxError
 from seedbed.filters.verified import Verified
+from seedbed.naming import Naming
 from seedbed.recipe import build
 from seedbed.sifting import sift, sifted
 from seedbed.task import Task, read_candidate
-from seedbed.types import Candidate, Row, Sample
+from seedbed.types import Candidate, Example, Row, Sample
 
 TASKS = {"code": Task("code", ("text",), "code", tests="tests"), "math": Task("math", ("question",), "answer")}
 
@@ -156,10 +157,62 @@ def test_marks_can_be_asked_for() -> None:
     assert Verified(marks=1).check_answer("It is 4.\n#### 4") == "fewer than 1 marks"
 
 
+TRIPLES = Task("data2text", ("triples",), "text")
+TOLD = [
+    ([["Turin_Airport", "cityServed", "Turin"]], "Turin Airport serves the city of Turin."),
+    ([["Oulu", "leader", "Anna Kask"]], "Anna Kask leads Oulu."),
+    ([["Oulu", "country", "Finland"], ["Finland", "capital", "Helsinki"]], "Oulu is in Finland, whose capital is Helsinki."),
+]
+
+
+def _texts(rows: list[tuple[Any, str]], task: Task = TRIPLES) -> list[dict[str, Any]]:
+    return [{task.inputs[0]: data, "text": text} for data, text in rows]
+
+
+def test_a_text_that_leaves_out_what_its_data_says_is_dropped() -> None:
+    """What relates subject and object is not asked for: real texts say it in other words."""
+    sample = Sample(TRIPLES, tuple(Example(str(i), fields) for i, fields in enumerate(_texts(TOLD))), (), ())
+    data = [["Bergen_Airport", "operator", "Avinor"]]
+    said = {"AVINOR runs Bergen Airport.": "", "Oslo runs Bergen Airport.": "leaves out its data", "The operator is Avinor.": "leaves out its data"}
+    made = [Candidate(str(i), i, "", {"triples": data, "text": text}, True) for i, text in enumerate(said)]
+    assert [v.reason for v in Verified().judge([*made, Candidate("x", 9, "", None, True)], sample)] == [*said.values(), ""]
+    assert [v.keep for v in Verified(told=0.6).judge(made, sample)] == [True, True, False]  # 3, 2 and 1 of three words
+    assert all(v.keep for v in Verified(told=0.0).judge(made, sample))
+
+
+def test_places_are_keys_and_positions_within_an_item() -> None:
+    acts = Task("data2text", ("acts",), "text")
+    rows: list[tuple[Any, str]] = [
+        ([{"act": "INFORM", "slot": "city", "values": ["Oulu", "now"]}, {"act": "OFFER", "slot": "day", "values": ["May 4"]}], "In Oulu on May 4."),
+        ([{"act": "INFORM", "slot": "time", "values": ["noon"]}], "At noon."),
+    ]
+    naming = Naming(acts, _texts(rows, acts))
+    assert naming.told == {("acts", "values", 0)}
+    assert naming.share({"acts": [{"slot": "city", "values": ["Lake Inari", "x"]}], "text": "To Inari!"}) == 0.5
+    assert naming.share({"acts": [{"slot": "city"}], "text": "To Inari!"}) is None
+    assert naming.share({"acts": [], "text": ""}) is None
+
+
+def test_nine_of_ten_real_texts_name_as_much_as_is_asked() -> None:
+    texts = ["Oulu and Turku", *["Oulu"] * 3, *["Oulu, Turku, Lahti, Espoo"] * 26]
+    naming = Naming(TRIPLES, _texts([([["Oulu", "", "Turku"], ["Lahti", "", "Espoo"]], text) for text in texts]))
+    assert naming.least == 0.5
+    assert Verified().check_texts(naming, _texts([([["a", "", "b"]], text) for text in ("a", "c")])) == ["", "leaves out its data"]
+    assert Verified().check_texts(Naming(TRIPLES, []), _texts(TOLD)) == ["", "", ""]
+
+
+def test_real_texts_are_kept_and_those_of_other_rows_are_not() -> None:
+    rows = real("webnlg", 3000)
+    naming = Naming(TRIPLES, rows[:2000])
+    assert sum(not why for why in Verified().check_texts(naming, rows[2000:])) >= 800
+    others = [row | {"text": other["text"]} for row, other in zip(rows[2000:], rows[2500:] + rows[2000:2500], strict=True)]
+    assert sum(not why for why in Verified().check_texts(naming, others)) <= 20
+
+
 def test_a_recipe_of_another_task_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a,b\n", encoding="utf-8")
     raw = {"sample": {"path": "rows.csv"}, "task": {"kind": "text2text", "inputs": ["a"], "target": "b"}, "filter": [{"kind": "verified"}]}
-    with pytest.raises(RecipeError, match=r"\[filter 1\] verified looks at tasks of kind code and math, got text2text"):
+    with pytest.raises(RecipeError, match=r"\[filter 1\] verified looks at tasks of kind code, math and data2text, got text2text"):
         build(raw, tmp_path)
     with pytest.raises(RecipeError, match=r"\[filter 1\] verified needs the column of asserts"):
         build(raw | {"task": {"kind": "code", "inputs": ["a"], "target": "b"}}, tmp_path)
