@@ -90,7 +90,7 @@ def print_price(found: Mapping[str, Any]) -> None:
         told = "" if scores is None else f"  students and metrics {scores:,.1f} s"
         print(f"{name:{width}} {row['seconds']:>11,.1f} s {row['tokens']:>13,} tokens {money:>9} money{told}")
     folds = f", {found['folds']} folds" if found["folds"] else ""
-    print(f"{found['seeds']} seeds{folds}; memory {found['memory_bytes'] / 1e9:.1f} GB; money: {found['money_note']}")
+    print(f"{found['seeds']} seed{'s' * (found['seeds'] > 1)}{folds}; memory {found['memory_bytes'] / 1e9:.1f} GB; money: {found['money_note']}")
     print("\n".join(f"assumed: {line}" for line in found["assumed"]))
 
 
