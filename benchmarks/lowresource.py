@@ -47,6 +47,8 @@ COUNT = {"slurp": 1500, "rte": 400, "boolq": 400, "multirc": 400, "webnlg": 1000
 TOKENS = {"slurp": 48, "rte": 64, "boolq": 48, "multirc": 64, "webnlg": 96, "sgd": 64}
 TEMPERATURE = 0.5
 """At 1.0 a model of 5.5 M weights writes words that are none (LOG, 25 November)."""
+DRAWN = 0.7
+"""Of answers that are checked: the pool holds its inputs about three times, and another draw may name what the first left out."""
 STUDENTS: dict[str, dict[str, Any]] = {"labels": {"kind": "linear", "features": "tfidf"}, "texts": {"kind": "causal", "layers": 2, "epochs": 10}}
 TEACHER: dict[str, dict[str, Any]] = {
     "labels": {"method": "lora", "epochs": 10, "patience": 2},
@@ -86,6 +88,9 @@ def recipe_of(task: str, files: dict[str, str], fraction: float, names: Collecti
         ways.insert(0, ("classifier annotate", {**ask, "generate": {"count": 0}, **classifier}))
         relabelled = {"generate": {"relabel": True}, "generator": {"order": "label-first"}, **classifier}
         ways += [("LM generate relabelled", relabelled), ("LM annotate+generate relabelled", {**ask, **relabelled})]
+    else:
+        drawn = {"annotate": {"count": pool, "temperature": DRAWN}, "generate": {"count": 0}}
+        ways.append(("LM annotate verified", {**drawn, "filter": [{"kind": "form"}, {"kind": "verified"}, *filters[1:]]}))
     arms = [{"name": name, **way} for name, way in ways if name in names or not names]
     if "none" in names:  # a comparison needs a way: this one's only row is cut off, and dropped
         arms = [{"name": "none", "generator": {"kind": "hard"}, "generate": {"count": 1, "max_tokens": 1}}]

@@ -16,7 +16,7 @@ from seedbed import recipe as recipes
 from seedbed.annotations import annotate, annotation_facts
 from seedbed.annotators.likelihood import Likelihood
 from seedbed.annotators.prompted import Prompted
-from seedbed.answers import drafts, pool_rows
+from seedbed.answers import Answering, drafts, pool_rows
 from seedbed.candidates import complete, read_candidates
 from seedbed.data import load_sample
 from seedbed.engines.local import Local
@@ -31,6 +31,7 @@ from seedbed.run import run
 from seedbed.show import rows_of
 from seedbed.specs import Annotate
 from seedbed.store import read_lines
+from seedbed.task import Task
 from seedbed.testing import tiny_candidates, tiny_sample
 from seedbed.types import Backing, Candidate, Completion, Example, ModelRef, Prompt, Row, Sample, Sampling
 from seedbed.verify import verify
@@ -160,7 +161,8 @@ def test_relabelling_needs_somebody_who_names_labels(lacking: dict[str, Any]) ->
         recipes.build(settings | {"generate": {"relabel": True}}, ROOT)
 
 
-def test_the_teacher_writes_the_targets_of_a_task_without_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answers", [1, 3])
+def test_the_teacher_writes_the_targets_of_a_task_without_labels(answers: int, tmp_path: Path) -> None:
     rows = [
         {"data": [["sky", p, c]], "text": f"the sky is {c} over the {p}"} for c in ("blue", "grey", "red") for p in ("sea", "hill", "town", "bay")
     ]
@@ -170,16 +172,34 @@ def test_the_teacher_writes_the_targets_of_a_task_without_labels(tmp_path: Path)
         "task": {"kind": "data2text", "inputs": ["data"], "target": "text"},
         "annotator": [],
         "filter": [{"kind": "form", "slack": 9.0}],
-        "annotate": {"temperature": 1.0},
+        "annotate": {"temperature": 1.0, "answers": answers},
         "generate": {"count": 0, "max_tokens": 80},
     }
     folder = run(recipes.build(settings, tmp_path), tmp_path / "out").folder
     kept = [json.loads(line) for line in next(folder.glob("kept-*/kept.jsonl")).read_text().splitlines()]
     assert kept and all(c["fields"]["text"] and c["provenance"]["generator"] == "annotate" and c["id"].startswith("a") for c in kept)
     assert list(folder.glob("answers-*/part-*.parquet"))
+    assert json.loads((folder / "scores.json").read_text())["counts"]["candidates"] == 4 * answers
+    made = recipes.build(settings, tmp_path)
+    (tmp_path / "recipe.toml").write_text(made.to_toml())
+    assert [check.name for check in verify(folder, tmp_path / "recipe.toml") if check.passed is False] == []
     before = {p: p.stat().st_mtime_ns for p in folder.glob("answers-*/*")}
     run(recipes.build(settings, tmp_path), tmp_path / "out")
     assert before == {p: p.stat().st_mtime_ns for p in folder.glob("answers-*/*")}
+
+
+def test_a_pool_may_be_asked_in_rounds_with_other_draws() -> None:
+    pool = tuple(Example(str(i), {"data": [str(i)]}) for i in range(5))
+    sample = Sample(Task("data2text", ("data",), "text"), (), (), (), pool=pool)
+    once = pool_rows(sample, Annotate(count=9), 3)
+    assert sorted(e.id for e in once) == list("01234")
+    assert pool_rows(sample, Annotate(count=12, answers=3, temperature=0.7), 3) == [*once, *once, *once[:2]]
+    assert pool_rows(sample, Annotate(count=99, answers=2, temperature=0.7), 3) == [*once, *once]
+    assert pool_rows(sample, Annotate(count=3, answers=2, temperature=0.7), 3) == pool_rows(sample, Annotate(count=3), 3)
+    assert pool_rows(replace(sample, pool=()), Annotate(answers=2, temperature=0.7), 3) == []
+    nobody: Any = None
+    rows = list(Answering(nobody, tuple(once * 2)).rows(sample, 10, 1))
+    assert len({row.seed for row in rows}) == 10 and [row.given for row in rows[:5]] == [row.given for row in rows[5:]]
 
 
 def test_likelihood_is_brute_force_on_the_toy_engine(tmp_path: Path) -> None:
@@ -375,6 +395,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sample": {"path": "examples/helpdesk.csv", "hide": True}}, "Got neither, give one"),
     ({"generator": {"kind": "soft"}, "annotator": [{"kind": "likelihood"}]}, "makes new rows only"),
     ({"annotate": {"count": 0}}, "greater than or equal to 1"),
+    ({"annotate": {"answers": 2}}, "the same at temperature 0: give temperature"),
+    ({"annotate": {"answers": 2, "temperature": 0.7}}, r"answers = 2 is for targets that the teacher writes"),
     ({"task": {"kind": "plain", "inputs": ["message"]}, "annotator": []}, "no use for a plain task"),
     (
         {"task": {"kind": "text2text", "inputs": ["message"], "target": "queue"}, "generator": {"kind": "soft"}, "annotator": []},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 
 from seedbed.candidates import complete, read_candidates, rows_done
@@ -15,8 +16,10 @@ from seedbed.types import Candidate, Example, ModelRef, Prompt, Row, Sample, Ses
 
 
 def pool_rows(sample: Sample, spec: Annotate, seed: int) -> list[Example]:
-    """At most spec.count rows of the pool, drawn by the seed."""
-    return equal_draw(sample.pool, min(spec.count, len(sample.pool)), seed_for(seed, "pool"))
+    """At most spec.count rows of the pool, drawn by the seed; where there are fewer, all of them again, spec.answers times at most."""
+    n = spec.rows(len(sample.pool))
+    drawn = equal_draw(sample.pool, min(n, len(sample.pool)), seed_for(seed, "pool"))
+    return list(islice(cycle(drawn), n))
 
 
 def drafts(task: Task, rows: Sequence[Example]) -> list[Candidate]:

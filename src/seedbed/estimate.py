@@ -97,7 +97,7 @@ def estimate(recipe: Recipe, out: Path | str = "runs", ask: bool = False, traine
     steps = {"sample": Cost(time.perf_counter() - start)}
     recipe = _for(recipe, min(recipe.generate.count, TIMES * sample.n)) if recipe.generate.auto else recipe
     names, folder = step_names(recipe, sample), Path(out) / recipe.name
-    pool = min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0
+    pool = recipe.annotate.rows(len(sample.pool)) if recipe.annotate else 0
     written = 0 if sample.task.has_labels else pool  # the pool's targets that the teacher writes, as it does candidates
     looked = looks(len(sample.fit)) if recipe.generate.count and getattr(recipe.generator.settings, "cover", False) else 0
     making, judged = _for(recipe, recipe.generate.count + written + looked), _for(recipe, recipe.generate.count + pool)

@@ -96,7 +96,7 @@ def grow(store: Store, recipe: Recipe, sample: Sample, limits: Limits, timer: Ti
         if teacher and recipe.generate.count:
             made = timer.time("candidates", lambda: _generate(store, names, recipe, sample, teacher, asked_at, allowance))
         asked = timer.time("candidates", lambda: _ask(store, names, recipe, sample, teacher, asked_at, allowance))
-    wanted = recipe.generate.count + (min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0)
+    wanted = recipe.generate.count + (recipe.annotate.rows(len(sample.pool)) if recipe.annotate else 0)
     cut = limits.cut(made.rows + asked.rows, wanted, short)
     done = _done(recipe, made.rows, asked.rows if cut else None)
     names = step_names(done, sample, short)

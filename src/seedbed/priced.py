@@ -81,7 +81,7 @@ def _to_make(arm: Arm, parts: Sequence[Sequence[Sample]], folder: Path, made: di
 
 def _steps(recipe: Recipe, sample: Sample) -> dict[str, dict[str, int]]:
     """Step of an estimate -> folder of `step_names` -> rows in it; without those that the recipe does not have."""
-    count, pool = recipe.generate.count, min(recipe.annotate.count, len(sample.pool)) if recipe.annotate else 0
+    count, pool = recipe.generate.count, recipe.annotate.rows(len(sample.pool)) if recipe.annotate else 0
     written = 0 if sample.task.has_labels else pool
     found = {
         "teacher": {"teacher": int(recipe.asks_teacher)},

@@ -361,8 +361,7 @@ def _aimless(parts: Mapping[str, Any]) -> list[str]:
             f'[generate] relabel needs an annotator that names labels. Got {lacking}. Write [[annotator]] kind = "classifier", or remove it.'
         )
     if annotate is None:
-        empty = generate and not generate.count
-        return problems + (["[generate] count = 0 makes no row. Give 1 or more, or add [annotate]."] if empty else [])
+        return problems + ["[generate] count = 0 makes no row. Give 1 or more, or add [annotate]."] * bool(generate and not generate.count)
     if parts["sample"] is not None and not (parts["sample"].pool or parts["sample"].hide):
         problems.append("[annotate] needs inputs: give annotate.path, [sample] pool or [sample] hide.")
     kinds = [a.kind for a in annotators]
@@ -372,6 +371,8 @@ def _aimless(parts: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"[annotate] by = {annotate.by!r} is no annotator of the recipe. Got {', '.join(kinds) or 'none'}.{did_you_mean(annotate.by, kinds)}"
         )
+    if task and task.has_labels and annotate.answers > 1:
+        problems.append(f"[annotate] answers = {annotate.answers} is for targets that the teacher writes, and annotators name labels. Remove it.")
     if task and not task.target:
         problems.append("[annotate] has no use for a plain task, which has no target. Remove it.")
     if task and task.target and not task.has_labels and parts["generator"] and not getattr(parts["generator"].settings, "answers", False):
@@ -383,8 +384,7 @@ def _unannotated(task: Task | None, annotators: Sequence[Component], filters: Se
     """Annotators that cannot do the task or stand twice, and filters that cannot or that read annotations nobody writes."""
     problems, kinds = [], [a.kind for a in annotators]
     for i, annotator in enumerate(annotators):
-        reason = annotator.settings.supports(task) if task else ""
-        if reason:
+        if task and (reason := annotator.settings.supports(task)):
             problems.append(f"[annotator {i + 1}] {reason}. Remove it, and the filters that read it.")
         if annotator.kind in kinds[:i]:
             problems.append(f"[annotator {i + 1}] kind = {annotator.kind!r} stands twice; annotations are kept by kind. Remove one.")

@@ -66,7 +66,8 @@ class Annotate(BaseModel):
     """Real inputs without targets get targets. path: a file of them, instead of [sample] pool. count: at most so many, drawn by the seed.
 
     by: the kind of the [[annotator]] whose likeliest label each gets; the first where not given. For tasks without labels the teacher writes
-    the target instead, with temperature (0 is greedy), at most generate.max_tokens long.
+    the target instead, with temperature (0 is greedy), at most generate.max_tokens long. answers: how often it may be asked of the same input, in
+    rounds of the whole pool until there are `count` answers, so that a filter that checks them (`verified`) finds a right one.
     """
 
     model_config = FROZEN
@@ -74,6 +75,17 @@ class Annotate(BaseModel):
     count: Annotated[int, Field(ge=1)] = 2000
     by: str | None = None
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
+    answers: Annotated[int, Field(ge=1, le=101)] = 1
+
+    @model_validator(mode="after")
+    def _differ(self) -> Annotate:
+        if self.answers > 1 and not self.temperature:
+            raise ValueError(f"answers = {self.answers} would be {self.answers} times the same at temperature 0: give temperature, such as 0.7")
+        return self
+
+    def rows(self, pool: int) -> int:
+        """Rows that a pool of so many inputs comes to."""
+        return min(self.count, self.answers * pool)
 
     def sampling(self, max_tokens: int) -> Sampling:
         return Sampling(self.temperature, 1.0, max_tokens)
