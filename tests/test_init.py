@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seedbed import recipe as recipes
 from seedbed.checked import check
+from seedbed.errors import RecipeError
 from seedbed.init import recipe_for
 from seedbed.recipe import Recipe
 from seedbed.students.causal import Causal
+from seedbed.weights import need_weights, too_deep
 
 TEXTS = "source,target\n" + "".join(f"ask {i} about it,say {i * 7} of it\n" for i in range(60))
 LABELS = "message,queue\n" + "".join(f"mail {i} about it,{'ab'[i % 2]}\n" for i in range(60))
@@ -34,3 +39,45 @@ def test_the_student_of_a_guessed_recipe_can_do_its_task(rows: str, kind: str, t
     assert not recipe.task.target or student.supports(recipe.task) == ""
     assert (student == Causal(layers=2)) == (kind == "text2text"), "fewer blocks than its teacher has"
     assert tomllib.loads((tmp_path / "mine.toml").read_text())["model"]["name"] == "seedling"
+
+
+def _folder(place: Path, config: dict[str, Any]) -> Path:
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps(config))
+    return place
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"num_hidden_layers": 3}, {"n_layer": 3}, {"text_config": {"num_hidden_layers": 3}}, {"n_layer": 9, "text_config": {"n_layer": 3}}],
+)
+def test_a_student_of_more_blocks_than_its_model_has_is_refused_before_anything_is_read(config: dict[str, Any], tmp_path: Path) -> None:
+    recipe, place = _guessed(tmp_path, TEXTS), _folder(tmp_path / "model", config)
+    for layers, good in ((3, True), (4, False)):
+        asked = replace(recipe, student=replace(recipe.student, settings=Causal(model=str(place), layers=layers)))
+        if good:
+            assert check(asked).rows["fit"] > 0
+            need_weights(asked)
+        for look in () if good else (check, need_weights):
+            with pytest.raises(RecipeError, match=r"\[student\] layers = 4: .* has 3 blocks\. Allowed: 1 to 3"):
+                look(asked)
+
+
+def test_a_student_is_not_called_too_deep_where_the_number_of_blocks_is_unknown(tmp_path: Path) -> None:
+    recipe = _guessed(tmp_path, TEXTS)
+    for name in (str(_folder(tmp_path / "other", {})), str(tmp_path / "absent"), "some/absent-model"):
+        assert too_deep(replace(recipe, student=replace(recipe.student, settings=Causal(model=name, layers=99)))) == []
+    with pytest.raises(RecipeError, match="'seedling' has 6 blocks"):
+        check(replace(recipe, student=replace(recipe.student, settings=Causal(layers=7))))
+
+
+@pytest.mark.parametrize("student", ["linear", "encoder"])
+def test_check_says_where_a_student_cannot_do_the_task(student: str, tmp_path: Path) -> None:
+    for rows, said in ((TEXTS, True), (LABELS, False), (PLAIN, False)):
+        _guessed(tmp_path, rows)
+        recipe = recipes.load(tmp_path / "mine.toml", [f'student={{kind="{student}"}}'])
+        notes = [note for note in check(recipe).notes if "the gain will not be measured" in note]
+        found = f'the {student} student predicts labels, and a text2text task has none. Give [student] kind = "causal", which writes its answers.'
+        assert notes == [f"the gain will not be measured: {found}"] * said
+    _guessed(tmp_path, TEXTS)
+    assert not any("student" in note for note in check(recipes.load(tmp_path / "mine.toml")).notes)

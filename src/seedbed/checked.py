@@ -13,7 +13,7 @@ from seedbed.errors import DataError, RecipeError
 from seedbed.gain import FOLDS, MIN_FOLDED, MIN_TEST, uneven
 from seedbed.recipe import Recipe
 from seedbed.types import Sample
-from seedbed.weights import absent
+from seedbed.weights import absent, too_deep
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Checked:
 
 
 def check(recipe: Recipe) -> Checked:
-    """Raises RecipeError where the data do not fit the recipe."""
+    """Raises RecipeError where the data do not fit the recipe, or its student's blocks their model."""
+    if problems := too_deep(recipe):
+        raise RecipeError(problems)
     try:
         sample = load_sample(recipe.sample, recipe.task, recipe.seed, recipe.base)
     except DataError as error:
@@ -39,6 +41,8 @@ def check(recipe: Recipe) -> Checked:
     notes = [f"{line} Without it the recipe can be priced, not run." for line in (*absent(recipe), *filter(None, undecoded))]
     if recipe.task.target and (advice := more_test(sample, recipe.sample)):
         notes.append(f"the gain will not be measured: {advice}")
+    if recipe.task.target and (reason := recipe.student.settings.supports(recipe.task)):
+        notes.append(f'the gain will not be measured: {reason}. Give [student] kind = "causal", which writes its answers.')
     notes += [f"{why}." for why in (uneven(sample), repeated(sample), untested(sample), alike(recipe)) if why]
     if (few := min(len(sample.fit), len(sample.dev) + len(sample.test))) < MIN_TEST and any(m.kind == "mauve" for m in recipe.metrics):
         notes.append(f"MAUVE will not be measured: it needs {MIN_TEST} rows of fit, of dev + test together and kept; the fewest here are {few}.")
