@@ -7,6 +7,7 @@ import json
 import re
 import runpy
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from pages import FENCE, HELPDESK, ROOT, Desk
 
 from seedbed.catalog import CATALOG
 from seedbed.cli import app
+from seedbed.data import load_sample
+from seedbed.recipe import build
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
@@ -52,6 +55,16 @@ def test_the_plugins_of_the_docs_pass_their_checks() -> None:
     for role in CATALOG:
         assert f"from seedbed.testing import check_{role}\n" in page
         assert re.search(rf"^\[+{role}\]+\nkind = \"\w+\.py:\w+\"$", page, re.M)
+
+
+def test_the_recipe_of_texts_fits_rows_like_those_it_shows(tmp_path: Path) -> None:
+    page = (ROOT / "docs/compare.md").read_text(encoding="utf-8")
+    body = next(block for language, block in re.findall(r"```(\w+)\n(.*?)```", page, re.S) if block.startswith("# texts.toml"))
+    for name, row in re.findall(r'"(\w+\.jsonl)" +# ({.*})', body):
+        assert json.loads(row)["triples"]
+        (tmp_path / name).write_text("".join(row.replace("Finland", f"Land{i}") + "\n" for i in range(30)))
+    recipe = build(tomllib.loads(body), tmp_path)
+    assert len(load_sample(recipe.sample, recipe.task, recipe.seed, tmp_path).pool) == 30
 
 
 def test_the_reference_is_what_the_code_says() -> None:
