@@ -81,3 +81,23 @@ def test_check_says_where_a_student_cannot_do_the_task(student: str, tmp_path: P
         assert notes == [f"the gain will not be measured: {found}"] * said
     _guessed(tmp_path, TEXTS)
     assert not any("student" in note for note in check(recipes.load(tmp_path / "mine.toml")).notes)
+
+
+def test_init_says_what_the_texts_that_it_left_out_are_good_for(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("id,english,french,price\n" + "".join(f"{i},good day {i},un bon jour {i},{i}.5\n" for i in range(60)))
+    said = [line for line in recipe_for(file).splitlines() if line.startswith("# ") and "english" in line]
+    assert said == [
+        "# left out: id, english, price",
+        "# english is a text too: --inputs english writes it alone, --inputs french --target english one from the other",
+    ]
+    assert tomllib.loads(recipe_for(file, inputs=["english"]))["task"] == {"kind": "plain", "inputs": ["english"]}
+    assert tomllib.loads(recipe_for(file, None, ["french"], "english"))["task"] == {"kind": "text2text", "inputs": ["french"], "target": "english"}
+    assert "text too" not in recipe_for(file, inputs=["english"]) + recipe_for(file, None, ["french"], "english")
+
+
+def test_a_column_name_of_several_lines_breaks_no_comment(tmp_path: Path) -> None:
+    rows = [{"a\nb\x7f": f"word {i}", "text": f"a longer mail {i} about it"} for i in range(60)]
+    task = _guessed(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "mine.jsonl").task
+    assert task.inputs == ("text",)
+    assert "# left out: a b \n" in (tmp_path / "mine.toml").read_text()

@@ -174,11 +174,14 @@ def recipe_for(
 
 
 def _otherwise(table: Table, task: Task, given: bool) -> list[str]:
-    """Comments on what was guessed: columns left out, and inputs that could be the label as well."""
+    """Comments on what was guessed: columns left out, what texts among them are good for, and inputs that could be the label as well."""
     left, values = [c for c in table.columns if c not in task.columns and c not in CHATS], _values(table.rows, task.inputs)
     found = [f"# left out: {', '.join(left)}"] if left and not given else []
+    texts = [c for c in _free(table) if c in left and any(" " in str(r.get(c)) for r in table.rows)] if task.kind == "plain" and not given else []
+    found += [f"# {c} is a text too: --inputs {c} writes it alone, --inputs {task.inputs[0]} --target {c} one from the other" for c in texts]
     labels = [c for c in task.inputs if len(values[c]) <= min(MOST_LABELS, len(table.rows) // 2)] if task.has_labels and not given else []
-    return found + [f"# {c} has {len(values[c])} values: --target {c} would predict it" for c in labels]
+    found += [f"# {c} has {len(values[c])} values: --target {c} would predict it" for c in labels]
+    return ["".join(sign if sign.isprintable() else " " for sign in line) for line in found]  # a comment is one line
 
 
 def _values(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, set[str]]:
@@ -207,8 +210,7 @@ def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = 
         problems.append(f"--task {kind!r} is no kind of task. Allowed: {', '.join(get_args(Kind))}.{did_you_mean(kind, get_args(Kind))}")
     if problems:
         raise RecipeError(problems)
-    free = [c for c in columns if c.lower() not in SKIPPED and c not in CHATS]
-    free = [c for c in free if c.lower() in TARGETS or not _no_text(rows, c)] or free  # answers may be numbers
+    free = _free(table)
     if kind != "plain":
         target = target or _guess_target(rows, free)
     names = list(inputs) if inputs else [c for c in free if c != target]
@@ -221,6 +223,12 @@ def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = 
         return Task(kind=kind, inputs=tuple(names), target=target)  # type: ignore[arg-type]
     except ValueError as error:
         raise RecipeError([f"{file}: {error} Name the columns with --inputs and --target."]) from error
+
+
+def _free(table: Table) -> list[str]:
+    """Columns that can be inputs or target by their names and values."""
+    free = [c for c in table.columns if c.lower() not in SKIPPED and c not in CHATS]
+    return [c for c in free if c.lower() in TARGETS or not _no_text(table.rows, c)] or free  # answers may be numbers
 
 
 def _no_text(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
