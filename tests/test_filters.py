@@ -259,6 +259,87 @@ def test_a_text_that_could_not_be_parsed_is_left_to_form() -> None:
     assert reasons(Overlap().judge([made(0, None, problem="empty")], sample(["x"]))) == [""]
 
 
+SIGNATURE = " ".join(VOCABULARY[:15])
+MAIL = " ".join(VOCABULARY[15:])
+PASSAGES = Task("qa", ("passage", "question"), "label", ("yes", "no"), given=())
+REPLIES = Task("text2text", ("mail",), "reply")
+
+
+def labelled(*texts: str) -> list[Candidate]:
+    """Real inputs that got a target."""
+    return [replace(c, provenance={"generator": "annotate"}) for c in candidates(*texts)]
+
+
+def written(task: Task, *rows: Fields) -> list[Candidate]:
+    return [replace(made(i, fields), provenance={"generator": "annotate"}) for i, fields in enumerate(rows)]
+
+
+def test_a_real_input_may_hold_what_fit_holds_and_no_run_of_test_alone() -> None:
+    fit, test = f"the parcel never came thanks\n{SIGNATURE}", f"where do i find the bill\n{SIGNATURE}"
+    rows = [f"my phone is broken and does not ring\n{SIGNATURE}", f"please send to my new house a copy of the bill\n{SIGNATURE}", f"{MAIL} {fit}"]
+    for real in (sample([fit]), sample([fit], [test]), sample([fit], (), [test])):
+        assert reasons(Overlap().judge(labelled(*rows), real)) == ["", "", ""]
+        assert "" not in reasons(Overlap().judge(candidates(*rows), real)), "generated ones were made of it"
+    assert reasons(Overlap().judge(labelled(*rows), sample([], (), [test]))) == ["shared run with test"] * 3
+    assert reasons(Overlap().judge(labelled(*rows), sample([], [test], [], [test]))) == ["shared run with dev"] * 3
+    assert reasons(Overlap().judge(labelled(*rows), sample([], more=[test]))) == ["", "", ""]
+    assert reasons(Overlap().judge(labelled(fit, f"{fit}s"), sample([fit]))) == ["copy of fit", "near copy of fit"]
+
+
+def test_a_real_input_that_quotes_all_of_a_test_row_leaks_it_though_fit_quotes_it_too() -> None:
+    reply, other = (f"{text} > {MAIL}" for text in ("i agree with all that stands below", "nobody ever wants to hear of such plans again"))
+    assert reasons(Overlap().judge(labelled(reply), sample([other], (), [MAIL]))) == ["shared run with test"]
+    assert reasons(Overlap().judge(labelled(reply), sample([other, MAIL], (), [f"{MAIL} or"]))) == [""]
+    short = " ".join(MAIL.split()[:12])
+    assert reasons(Overlap().judge(labelled(f"{short} {SIGNATURE}"), sample([], (), [short]))) == [""]
+
+
+def test_a_passage_of_several_questions_is_no_copy_where_a_question_is_another() -> None:
+    def row(question: str, label: str = "yes", passage: str = f"{SIGNATURE} {MAIL}") -> Fields:
+        return {"passage": passage, "question": question, "label": label}
+
+    fit, test = Example("f", row("was it a parcel")), Example("t", row("who sent the letter"))
+    rows = [row("why did they cry"), row("who sent the letter!", "no"), row("who sent the letters"), row("was it a parcel", "no")]
+    copies = ["", "copy of test", "near copy of test", "copy of fit"]
+    for task in (PASSAGES, replace(PASSAGES, given=None), replace(REPLIES, inputs=("passage", "question"), target="label")):
+        found = reasons(Overlap().judge(written(task, *rows), Sample(task, (fit,), (), (test,))))
+        assert found[:3] == copies[:3] and found[3] in ("copy of fit", "near copy of fit")
+    elsewhere = row("who sent the letter", passage="quite another passage than the one of test")
+    given = replace(PASSAGES, given=None)
+    assert reasons(Overlap().judge(written(given, elsewhere), Sample(given, (fit,), (), (test,)))) == [""]
+
+
+def test_a_test_rows_inputs_are_dropped_whatever_was_written_to_them() -> None:
+    fit, test = ({"mail": mail, "reply": f"{mail} is what you wrote"} for mail in ("the parcel never came", "where do i find the bill"))
+    real = Sample(REPLIES, (Example("f", fit),), (), (Example("t", test),), pool=(Example("p", {"mail": "the pool has this one"}),))
+    texts = [MAIL, "a reply that is longer than the mail itself and nothing like the one that test has"]
+    rows = [
+        {"mail": mail, "reply": text}
+        for mail in ("where do I find the bill?", "where do i find the bills", "the parcel never came")
+        for text in texts
+    ]
+    assert reasons(Overlap().judge(written(REPLIES, *rows), real)) == ["copy of test"] * 2 + ["near copy of test"] * 2 + [""] * 2
+    assert reasons(Overlap().judge([replace(c, provenance={}) for c in written(REPLIES, *rows)], real)) == [""] * 6, "generated ones, as whole texts"
+    pooled = {"mail": "the pool has this one", "reply": "yes"}
+    assert reasons(Overlap().judge(written(REPLIES, fit, test, pooled), real)) == ["copy of fit", "copy of test", ""]
+    data = Task("data2text", ("triples",), "text")
+    triples = [["alan", "born", str(year)] for year in (1, 2, 3, 4, 5)]
+    rows = [
+        {"triples": t, "text": text}
+        for t, text in ((triples, MAIL), (triples[:1], MAIL), (triples[1:3], "Alan flew."), ([*triples, MAIL.split()], SIGNATURE))
+    ]
+    real = Sample(
+        data, (Example("f", {"triples": [["x", "y", "z"]], "text": "alan flew"}),), (), (Example("t", {"triples": triples, "text": "he flew"}),)
+    )
+    assert reasons(Overlap().judge(written(data, *rows), real)) == ["copy of test", "", "copy of fit", ""]
+
+
+def test_a_written_text_may_share_with_a_real_row_what_its_own_input_has() -> None:
+    fit = Example("f", {"mail": "the parcel never came", "reply": f"we are sorry to hear it {SIGNATURE}"})
+    rows = [{"mail": mail, "reply": f"thanks {SIGNATURE}"} for mail in ("call me back at noon", f"call me back at noon\n{SIGNATURE}")]
+    assert reasons(Overlap().judge(written(REPLIES, *rows), Sample(REPLIES, (fit,), (), ()))) == ["shared run with fit", ""]
+
+
 # How texts are compared
 
 

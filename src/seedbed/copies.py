@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -36,10 +36,12 @@ class Copies:
         self.threshold, self.run = threshold, run
         self.whole: dict[str, tuple[Split, str]] = {}
         self.runs: dict[str, Split] = {}
+        self.learned: set[str] = set()  # runs of test or dev that fit has too
         for split, name, text in rows:
             self.whole.setdefault(normalise(text), (split, name))
             for words in word_runs(text, run) if run else ():
-                self.runs.setdefault(words, split)
+                if self.runs.setdefault(words, split) != "fit" and split == "fit":
+                    self.learned.add(words)
         self.whole.pop("", None)
         self.texts = list(self.whole)
         self.sets = [shingles(text) for text in self.texts]
@@ -66,9 +68,12 @@ class Copies:
             if (similarity := jaccard(own, self.sets[index])) >= self.threshold:
                 yield Copied(*self.whole[self.texts[index]], self.texts[index], similarity)
 
-    def shared(self, text: str) -> list[Split]:
-        """The splits that it shares a long run of words with, the gravest first."""
-        found = {self.runs[words] for words in word_runs(text, self.run or 1) if words in self.runs}
+    def shared(self, text: str, but: Container[str] = ()) -> list[Split]:
+        """The splits that it shares a long run of words with, the gravest first. but: runs that do not count, nor do those that reach into one."""
+        run = self.run or 1
+        runs = word_runs(text, run)
+        passed = [words in but for words in runs]
+        found = {self.runs[words] for i, words in enumerate(runs) if words in self.runs and not any(passed[max(0, i - run + 1) : i + run])}
         return sorted(found, key=SPLITS.index)
 
     def _rarest(self, shingled: frozenset[str]) -> list[str]:
@@ -87,7 +92,7 @@ def repeated(sample: Sample) -> str:
         looked += len(tests)
         for e in tests:
             near = (by_id[copied.real] for copied in known.nearly(task.input_text(e)))
-            same = (other.id for other in near if all(_alike(str(e.fields[c]), str(other.fields[c])) for c in task.inputs))
+            same = (other.id for other in near if all(alike(str(e.fields[c]), str(other.fields[c])) for c in task.inputs))
             found += [(e.id, name) for name in islice(same, 1)]
     if not found:
         return ""
@@ -103,5 +108,6 @@ def _some(rows: Sequence[Example], most: int) -> Sequence[Example]:
     return rows[:: max(1, -(-len(rows) // most))]
 
 
-def _alike(a: str, b: str) -> bool:
-    return normalise(a) == normalise(b) or jaccard(shingles(a), shingles(b)) >= NEAR
+def alike(a: str, b: str, threshold: float = NEAR) -> bool:
+    """Whether two values are equal, but for case, punctuation and white space, or nearly equal."""
+    return normalise(a) == normalise(b) or jaccard(shingles(a), shingles(b)) >= threshold
