@@ -101,3 +101,44 @@ def test_a_column_name_of_several_lines_breaks_no_comment(tmp_path: Path) -> Non
     task = _guessed(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "mine.jsonl").task
     assert task.inputs == ("text",)
     assert "# left out: a b \n" in (tmp_path / "mine.toml").read_text()
+
+
+def test_init_offers_to_check_texts_against_their_data(tmp_path: Path) -> None:
+    rows = "".join(
+        json.dumps({"triples": [[f"Town {i}", "country", f"Land {i % 7}"]], "text": f"Town {i} is in Land {i % 7}."}) + "\n" for i in range(60)
+    )
+    assert "verified" not in [part.kind for part in _guessed(tmp_path, rows, "mine.jsonl").filters]
+    offered = recipe_for(tmp_path / "mine.jsonl").replace('# [[filter]]\n# kind = "verified"', '[[filter]]\nkind = "verified"')
+    (tmp_path / "mine.toml").write_text(offered)
+    recipe = recipes.load(tmp_path / "mine.toml")
+    assert [part.kind for part in recipe.filters] == ["form", "verified", "dedup", "overlap"] and recipe.task.kind == "data2text"
+    assert '"verified"' not in recipe_for(_written(tmp_path / "labels.csv", LABELS))
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+LISTS: list[tuple[dict[str, Any], str, tuple[str, ...], str]] = [
+    ({"triples": [["Oulu", "in", "Finland"]], "text": "Oulu is in Finland.", "category": "City"}, "data2text", ("triples",), "text"),
+    ({"acts": [{"slot": "city"}], "context": ["Hi."], "text": "Where to?", "domain": "travel"}, "data2text", ("acts", "context"), "text"),
+    ({"triples": [["Oulu", "in", "Finland"]], "sentence": "Oulu is in Finland."}, "data2text", ("triples",), "sentence"),
+    (
+        {"task_id": 1, "text": "Add two.", "code": "def add(a, b): return a + b", "test_list": ["assert add(1, 2) == 3"], "setup": ""},
+        "code", ("text",), "code",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "kind", "inputs", "target"), LISTS)
+def test_lists_tell_which_column_is_the_text_that_is_made_of_them(
+    row: dict[str, Any], kind: str, inputs: tuple[str, ...], target: str, tmp_path: Path
+) -> None:
+    rows = [
+        {name: i if name == "task_id" else f"{value} {i}" if isinstance(value, str) and " " in value else value for name, value in row.items()}
+        for i in range(60)
+    ]
+    task = _guessed(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "mine.jsonl").task
+    assert (task.kind, task.inputs, task.target) == (kind, inputs, target)
+    assert task.tests == ("test_list" if kind == "code" else None)

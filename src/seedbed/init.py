@@ -68,7 +68,7 @@ top_p = 0.95                 # of each next token the likeliest that together re
 {relabel}
 {annotate}{annotator}[[filter]]
 kind = "form"                # parseable, finished, of usual length
-[[filter]]
+{checked}[[filter]]
 kind = "dedup"
 [[filter]]
 kind = "overlap"             # never ship a copy of a real row
@@ -123,6 +123,11 @@ WORDS = f'{LINEAR}"tfidf"           # words alone; "minilm" reads as the annotat
 WRITER = """\
 kind = "causal"              # writes its answers; "linear" and "encoder" name labels
 layers = 2                   # the first so many blocks of seedling: fewer are trained sooner, and it is smaller than its teacher"""
+CHECKED = """\
+# Only texts that name as much of their data as yours do; a small model writes few of them:
+# [[filter]]
+# kind = "verified"
+"""
 RELABEL = """\
 relabel = true               # the annotator below names the labels: a model's texts are often of another label than it was asked for
 """
@@ -159,7 +164,9 @@ def recipe_for(
     # A word of English is about 1.6 tokens of the shipped model; the 95th percentile of a column, times the columns, and room for names.
     tokens = int(1.6 * words[int(0.95 * (len(words) - 1))] * len(task.columns)) + 16
     max_tokens = min(400, max(48, tokens // 16 * 16 + 16))
-    lines = toml_lines({"kind": task.kind, "inputs": task.inputs} | ({"target": task.target} if task.target else {}))
+    lines = toml_lines(
+        {"kind": task.kind, "inputs": task.inputs} | ({"target": task.target} if task.target else {}) | ({"tests": task.tests} if task.tests else {})
+    )
     lines += _otherwise(table, task, given=bool(inputs or target))
     name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-")[:80] or "run"
     return RECIPE.format(
@@ -168,7 +175,7 @@ def recipe_for(
         annotate=ANNOTATE.format(pool=toml_string(str(pool))) if pool else "",
         **(FEW if len(table.rows) <= FEW_ROWS else MANY), epochs=min(MOST_EPOCHS, max(1, READ // len(table.rows))),
         annotator=ANNOTATOR * task.has_labels, relabel=RELABEL * task.has_labels,
-        student=WORDS if task.has_labels else WRITER if task.target else MINILM,
+        checked=CHECKED * (task.kind == "data2text"), student=WORDS if task.has_labels else WRITER if task.target else MINILM,
         max_tokens=f"max_tokens = {max_tokens}", cache=min(512, max_tokens * (3 if task.given_columns else 1) + 32),
     )  # fmt: skip
 
@@ -217,10 +224,13 @@ def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = 
     if not names:
         raise DataError(f"{file}: no column is left to be an input. It has: {', '.join(columns)}. Name them with --inputs and --target.")
     kind = kind or _guess_kind(rows, names, target)
+    lists = _lists(rows, names)
+    if kind in ("data2text", "code") and not inputs:  # of code the only list is its asserts
+        names = [c for c in names if (c in lists) == (kind == "data2text")] or names
     if kind == "plain":
         names, target = names[:1] if inputs else [max(names, key=lambda c: sum(len(str(r.get(c))) for r in rows))], None
     try:
-        return Task(kind=kind, inputs=tuple(names), target=target)  # type: ignore[arg-type]
+        return Task(kind=kind, inputs=tuple(names), target=target, tests=lists[0] if kind == "code" and len(lists) == 1 else None)  # type: ignore[arg-type]
     except ValueError as error:
         raise RecipeError([f"{file}: {error} Name the columns with --inputs and --target."]) from error
 
@@ -232,31 +242,44 @@ def _free(table: Table) -> list[str]:
 
 
 def _no_text(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
-    """Whether the column only tells rows apart (each value is another, and a number or a word with a digit in it), or holds dates."""
+    """Whether the column only tells rows apart (each value is another, and a number or a word with a digit in it), holds dates or is mostly blank."""
     values = [str(r.get(column)) for r in rows]
+    if sum(not v.strip() for v in values) > len(values) / 2:
+        return True
     apart = len(set(values)) == len(values) > 1 and all(re.fullmatch(r"\S*\d\S*", v) for v in values)
     return apart or all(DATE.fullmatch(v) for v in values)
 
 
 def _guess_target(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str | None:
-    """A column with a target's name; else the one with the fewest values, when they repeat; else none."""
+    """A column with a target's name, the only text beside lists before others; else such a text of any name; else the one with the fewest values,
+    when they repeat; else none."""
     lowered = {c.lower(): c for c in columns}
+    texts = [c for c in columns if any(isinstance(r.get(c), str) and " " in r[c] for r in rows)]
+    lone = texts[0] if len(texts) == 1 and _lists(rows, columns) else ""
+    if lone.lower() in TARGETS:
+        return lone
     for name in TARGETS[:-1]:
         if name in lowered and len(columns) > 1:
             return lowered[name]
+    if lone:
+        return lone
     counts = {c: len(found) for c, found in _values(rows, columns).items()}
     best = min(counts, key=lambda c: counts[c]) if len(counts) > 1 else None
     return best if best and counts[best] <= min(MOST_LABELS, len(rows) // 2) else None
+
+
+def _lists(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    return [c for c in columns if isinstance(rows[0].get(c), list)]
 
 
 def _guess_kind(rows: Sequence[Mapping[str, Any]], inputs: Sequence[str], target: str | None) -> str:
     if target is None:
         return "plain"
     lowered = {c.lower() for c in inputs}
-    if any(isinstance(rows[0].get(c), list) for c in inputs):
-        return "data2text"
     if "code" in target.lower():
         return "code"
+    if _lists(rows, inputs):
+        return "data2text"
     if "question" in lowered and "####" in str(rows[0].get(target)):
         return "math"
     values = {str(r.get(target)) for r in rows}
