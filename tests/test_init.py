@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_run import ROOT, TOY
 
 from seedbed import recipe as recipes
 from seedbed.checked import check
-from seedbed.errors import RecipeError
+from seedbed.errors import RecipeError, StoreError
+from seedbed.generators.hard import Hard
 from seedbed.init import recipe_for
 from seedbed.recipe import Recipe
+from seedbed.run import run
 from seedbed.students.causal import Causal
 from seedbed.weights import need_weights, too_deep
 
@@ -142,3 +145,22 @@ def test_lists_tell_which_column_is_the_text_that_is_made_of_them(
     task = _guessed(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "mine.jsonl").task
     assert (task.kind, task.inputs, task.target) == (kind, inputs, target)
     assert task.tests == ("test_list" if kind == "code" else None)
+
+
+def test_a_run_that_was_stopped_in_its_fit_holds_no_folder_against_a_changed_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = (recipes.build(TOY | {"generator": {"kind": "hard", "shots": n}}, ROOT) for n in (2, 3))
+
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Hard, "fit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(before, tmp_path)
+    assert list((tmp_path / "tiny").glob("teacher-*.partial"))
+    assert run(after, tmp_path).scores == run(after, tmp_path / "fresh").scores
+    with pytest.raises(StoreError, match="another recipe"):  # what is finished is not given up unasked
+        run(before, tmp_path)
+    (tmp_path / "tiny/scores.json").unlink()
+    with pytest.raises(StoreError, match="another recipe"):
+        run(before, tmp_path)

@@ -152,7 +152,7 @@ def model_license(name: str) -> str | None:
 def claim(store: Store, recipe: Recipe, replace: bool) -> None:
     path, text = store.path("recipe.toml"), recipe.to_toml()
     before = path.read_text(encoding="utf-8") if path.exists() else text
-    if before != text and not replace:
+    if before != text and not replace and _finished(store):
         raise StoreError(
             f"{store.root} holds the results of another recipe, or of an earlier version that read this one otherwise.{differing(before, text)} "
             "Give --replace to make them anew (finished steps that still fit are kept), or another name or --out."
@@ -162,6 +162,11 @@ def claim(store: Store, recipe: Recipe, replace: bool) -> None:
             store.path(name).unlink(missing_ok=True)
         shutil.rmtree(store.path("dataset"), ignore_errors=True)
     write_text(path, text)
+
+
+def _finished(store: Store) -> bool:
+    """Whether the folder holds more than the sample and steps in the making, which are in nobody's way: their names tell whose they are."""
+    return any(p.suffix != ".partial" and not p.name.startswith((".", "recipe.", "sample-")) for p in store.root.iterdir())
 
 
 def _same_data(store: Store, name: str, replace: bool) -> None:
