@@ -14,7 +14,7 @@ from test_run import REAL, ROOT, TOY, _snapshot
 
 from seedbed import estimate as estimates
 from seedbed import recipe as recipes
-from seedbed.computed import busy
+from seedbed.computed import busy, seconds_each
 from seedbed.errors import RecipeError
 from seedbed.estimate import COMPUTED, estimate
 from seedbed.flops import DEVICES, Device, Shape
@@ -259,3 +259,8 @@ def test_the_verbs_print_one_json_object_last(tmp_path: Path) -> None:
 
 def test_trials_stay_within_their_time() -> None:
     assert 5 * TRIAL_S < 40
+
+
+def test_a_first_trial_that_was_disturbed_makes_no_step_free() -> None:
+    assert seconds_each((3.0, 10), (5.0, 20)) == pytest.approx(0.2)
+    assert seconds_each((6.0, 10), (5.0, 20)) == seconds_each((5.0, 20), (5.0, 20)) == pytest.approx(0.25)

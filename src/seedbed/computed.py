@@ -39,6 +39,12 @@ def busy() -> list[str]:
     return [ran] if load >= processors / 2 else []
 
 
+def seconds_each(few: tuple[float, int], more: tuple[float, int]) -> float:
+    """Seconds a unit, by two trials of (seconds, units); of the second alone where another program made the first the slower one."""
+    (a, n), (b, m) = few, more
+    return (b - a) / (m - n) if m > n and b > a else b / max(1, m)
+
+
 def computed(recipe: Recipe, sample: Sample, fitted: Path | None, work: Path, assumed: list[str]) -> tuple[dict[str, Cost], int, Path | None]:
     """Teacher and candidates of a model that is a shape, by flops.py; (costs, bytes of the device's memory at the peak)."""
     shape, device, how = recipe.model.shape, DEVICES[recipe.where.device], recipe.generate

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.candidates import complete, cost_of, rows_done
-from seedbed.computed import COMPUTED, Cost, all_epochs, busy, computed, fits_of, texts_of
+from seedbed.computed import COMPUTED, Cost, all_epochs, busy, computed, fits_of, seconds_each, texts_of
 from seedbed.data import load_sample
 from seedbed.errors import ModelError
 from seedbed.flops import CHARACTERS_A_TOKEN
@@ -218,7 +218,7 @@ def _fitting(recipe: Recipe, sample: Sample, work: Path, assumed: list[str]) -> 
     a, few, _ = trial("few", 8 * batch, 8)
     b, many, folder = trial("many", 16 * batch, 8)
     c, *_ = trial("dev", 8 * batch, 64)
-    step = max(0.0, b - a) / (many - few) if many > few else b / many
+    step = seconds_each((a, few), (b, many))
     evaluation = max(0.0, c - a) / (56 * (1 + once))
     setup = max(0.0, a - few * step - 8 * (1 + once) * evaluation)
     epoch, evaluated = math.ceil(texts_a_row * len(sample.fit) / batch), len(sample.dev[:DEV_TEXTS])
@@ -258,7 +258,7 @@ def _generating(recipe: Recipe, sample: Sample, fitted: Path, length: float | No
     a, _, asked, few = trial("short", n, max(1, longest // 4))
     b, finished, turns, many = trial("long", n, longest)
     each = max(1.0, turns / finished) if finished else 1.0  # turns of a row
-    token = max(0.0, b - a) / (many - few) if many > few else b / max(1, many)
+    token = seconds_each((a, few), (b, many))
     turn = max(0.0, a - few * token) / max(1, asked)
     mean = each * (length if length is not None else many / max(1, turns))
     disk = _size(work / "long") * how.count // max(1, finished)
