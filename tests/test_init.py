@@ -125,6 +125,7 @@ def _written(path: Path, text: str) -> Path:
 
 LISTS: list[tuple[dict[str, Any], str, tuple[str, ...], str]] = [
     ({"triples": [["Oulu", "in", "Finland"]], "text": "Oulu is in Finland.", "category": "City"}, "data2text", ("triples",), "text"),
+    ({"references": ["In Finland."], "triples": [["Oulu", "in", "Finland"]], "text": "Oulu is in Finland."}, "data2text", ("triples",), "text"),
     ({"acts": [{"slot": "city"}], "context": ["Hi."], "text": "Where to?", "domain": "travel"}, "data2text", ("acts", "context"), "text"),
     ({"triples": [["Oulu", "in", "Finland"]], "sentence": "Oulu is in Finland."}, "data2text", ("triples",), "sentence"),
     (
@@ -145,6 +146,7 @@ def test_lists_tell_which_column_is_the_text_that_is_made_of_them(
     task = _guessed(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "mine.jsonl").task
     assert (task.kind, task.inputs, task.target) == (kind, inputs, target)
     assert task.tests == ("test_list" if kind == "code" else None)
+    assert task.references == ("references" if "references" in row else None)
 
 
 def test_a_run_that_was_stopped_in_its_fit_holds_no_folder_against_a_changed_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

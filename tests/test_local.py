@@ -309,9 +309,11 @@ def _threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     sharing_sizes.cache_clear()
-    yield
-    torch.set_num_threads(before)
-    sharing_sizes.cache_clear()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        sharing_sizes.cache_clear()
 
 
 @pytest.mark.slow

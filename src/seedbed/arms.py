@@ -32,7 +32,7 @@ class Arm:
 
     def seeded(self, s: int) -> Recipe:
         """The recipe under seed number s; number 0 is its own."""
-        return replace(self.recipe, seed=seed_for(self.recipe.seed, "compare", s) if s else self.recipe.seed)
+        return replace(self.recipe, seed=_seed(self.recipe, s))
 
 
 def arms_of(recipe: Recipe, modes: Sequence[str] = ()) -> list[Arm]:
@@ -71,10 +71,13 @@ def _in_mode(recipe: Recipe, mode: str) -> Recipe:
     return recipe if "generate" in mode else replace(recipe, generate=recipe.generate.model_copy(update={"count": 0}))
 
 
+def _seed(recipe: Recipe, s: int) -> int:
+    return seed_for(recipe.seed, "compare", s) if s else recipe.seed
+
+
 def samples_of(recipe: Recipe, seeds: int) -> tuple[list[Sample], list[Sequence[Sample]]]:
     """(the sample of each seed, the parts of each in which rows are grown: its folds, or itself)."""
-    drawn = [seed_for(recipe.seed, "compare", s) if s else recipe.seed for s in range(seeds)]
-    samples = [load_sample(recipe.sample, recipe.task, seed, recipe.base) for seed in drawn]
+    samples = [load_sample(recipe.sample, recipe.task, _seed(recipe, s), recipe.base) for s in range(seeds)]
     for sample in samples[1:]:
         assert [e.id for e in sample.tested] == [e.id for e in samples[0].tested], "a seed never redraws the test"
     return samples, [folds_to_grow(recipe, sample) or (sample,) for sample in samples]

@@ -164,9 +164,8 @@ def recipe_for(
     # A word of English is about 1.6 tokens of the shipped model; the 95th percentile of a column, times the columns, and room for names.
     tokens = int(1.6 * words[int(0.95 * (len(words) - 1))] * len(task.columns)) + 16
     max_tokens = min(400, max(48, tokens // 16 * 16 + 16))
-    lines = toml_lines(
-        {"kind": task.kind, "inputs": task.inputs} | ({"target": task.target} if task.target else {}) | ({"tests": task.tests} if task.tests else {})
-    )
+    roles = ("target", "tests", "references")
+    lines = toml_lines({"kind": task.kind, "inputs": task.inputs} | {role: name for role in roles if (name := getattr(task, role))})
     lines += _otherwise(table, task, given=bool(inputs or target))
     name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-")[:80] or "run"
     return RECIPE.format(
@@ -182,7 +181,7 @@ def recipe_for(
 
 def _otherwise(table: Table, task: Task, given: bool) -> list[str]:
     """Comments on what was guessed: columns left out, what texts among them are good for, and inputs that could be the label as well."""
-    left, values = [c for c in table.columns if c not in task.columns and c not in CHATS], _values(table.rows, task.inputs)
+    left, values = [c for c in table.columns if c not in (*task.columns, *task.extras, *CHATS)], _values(table.rows, task.inputs)
     found = [f"# left out: {', '.join(left)}"] if left and not given else []
     texts = [c for c in _free(table) if c in left and any(" " in str(r.get(c)) for r in table.rows)] if task.kind == "plain" and not given else []
     found += [f"# {c} is a text too: --inputs {c} writes it alone, --inputs {task.inputs[0]} --target {c} one from the other" for c in texts]
@@ -224,13 +223,15 @@ def guess(table: Table, kind: str | None = None, inputs: Sequence[str] | None = 
     if not names:
         raise DataError(f"{file}: no column is left to be an input. It has: {', '.join(columns)}. Name them with --inputs and --target.")
     kind = kind or _guess_kind(rows, names, target)
-    lists = _lists(rows, names)
-    if kind in ("data2text", "code") and not inputs:  # of code the only list is its asserts
-        names = [c for c in names if (c in lists) == (kind == "data2text")] or names
+    lists = [] if inputs else _lists(rows, names)
+    references = next((c for c in lists if c.lower() == "references" and kind == "data2text"), None)
+    if lists and kind in ("data2text", "code"):  # of code the only list is its asserts
+        names = [c for c in names if (c in lists) == (kind == "data2text") and c != references] or names
+    tests = lists[0] if kind == "code" and len(lists) == 1 else None
     if kind == "plain":
         names, target = names[:1] if inputs else [max(names, key=lambda c: sum(len(str(r.get(c))) for r in rows))], None
     try:
-        return Task(kind=kind, inputs=tuple(names), target=target, tests=lists[0] if kind == "code" and len(lists) == 1 else None)  # type: ignore[arg-type]
+        return Task(kind=kind, inputs=tuple(names), target=target, tests=tests, references=references)  # type: ignore[arg-type]
     except ValueError as error:
         raise RecipeError([f"{file}: {error} Name the columns with --inputs and --target."]) from error
 
@@ -244,7 +245,7 @@ def _free(table: Table) -> list[str]:
 def _no_text(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
     """Whether the column only tells rows apart (each value is another, and a number or a word with a digit in it), holds dates or is mostly blank."""
     values = [str(r.get(column)) for r in rows]
-    if sum(not v.strip() for v in values) > len(values) / 2:
+    if sum(r.get(column) is None or not str(r[column]).strip() for r in rows) > len(rows) / 2:
         return True
     apart = len(set(values)) == len(values) > 1 and all(re.fullmatch(r"\S*\d\S*", v) for v in values)
     return apart or all(DATE.fullmatch(v) for v in values)
